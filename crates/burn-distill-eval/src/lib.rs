@@ -1,0 +1,1 @@
+//! Honest evaluation of students: classification metrics and teacher-against-student efficiency

@@ -1,0 +1,1 @@
+//! Knowledge-distillation losses for Burn: logits, features and relations, with one documented scale

@@ -1,0 +1,1 @@
+//! Schedules for distillation: temperature, learning rate and loss weights as functions of the step

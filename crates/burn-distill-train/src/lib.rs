@@ -1,0 +1,1 @@
+//! Objectives, the Distiller and resumable training runs on burn-train

@@ -1,0 +1,1 @@
+//! ResNet students and teachers, image datasets and augmentation for burn-distill

@@ -1,0 +1,1 @@
+//! Examples of burn-distill: see the files beside this package.
