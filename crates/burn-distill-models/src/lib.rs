@@ -1,1 +1,54 @@
-//! Contracts of burn-distill: Student, Teacher, frozen teachers, ensembles, connectors and seeded data order
+//! The contracts every part of burn-distill shares: who learns ([`Student`]), who teaches ([`Teacher`]), and in
+//! which order the data comes ([`SeededLoader`]).
+//!
+//! | to have | use |
+//! |---|---|
+//! | any trained model as teacher | [`Frozen`] |
+//! | several teachers as one | [`Ensemble`] |
+//! | the average of the student's own past (Mean Teacher) | [`MeanTeacher`] |
+//! | the previous generation (born-again) | [`Frozen::new`] on the trained student |
+//! | a student feature in the teacher's shape | [`LinearConnector`], [`ConvConnector`], [`MlpConnector`], [`ReviewConnector`] |
+//! | a run that resumes to the same numbers | [`SeededLoader`] |
+//!
+//! A model becomes a student by one method, generic over the batch it reads:
+//!
+//! ```
+//! use burn::{module::Module, nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
+//! use burn_distill_models::{Frozen, Student, Teacher};
+//!
+//! #[derive(Module, Debug)]
+//! struct Classifier { layer: Linear }
+//!
+//! impl Student<Tensor<2>> for Classifier {
+//!     type Output = Tensor<2>;
+//!     fn forward(&self, batch: &Tensor<2>) -> Tensor<2> { self.layer.forward(batch.clone()) }
+//! }
+//!
+//! let device = Device::flex();
+//! let teacher = Frozen::new(Classifier { layer: LinearConfig::new(4, 3).init(&device) });
+//! let logits = teacher.forward(&Tensor::ones([2, 4], &device));
+//! assert_eq!(logits.dims(), [2, 3]);
+//! ```
+
+mod connector;
+mod ensemble;
+mod error;
+mod fingerprint;
+mod frozen;
+mod loader;
+mod mean_teacher;
+mod seed;
+mod student;
+
+pub use connector::{
+    AttentionFusion, AttentionFusionConfig, ConvConnector, ConvConnectorConfig, LinearConnector, LinearConnectorConfig,
+    MlpConnector, MlpConnectorConfig, ReviewConnector, ReviewConnectorConfig,
+};
+pub use ensemble::{Ensemble, EnsembleMean, EnsembleOutput};
+pub use error::ModelError;
+pub use fingerprint::fingerprint;
+pub use frozen::Frozen;
+pub use loader::{Seeded, SeededLoader, SeededLoaderConfig};
+pub use mean_teacher::MeanTeacher;
+pub use seed::{mix_seed, rng_from_seed};
+pub use student::{Student, Teacher};

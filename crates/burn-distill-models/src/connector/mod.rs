@@ -1,0 +1,12 @@
+//! Trainable projections of student features into the teacher's shape (FitNets calls them regressors). They are
+//! learned parts of an objective: optimised, saved and resumed with it, and dropped from the exported student.
+
+mod attention;
+mod conv;
+mod linear;
+mod mlp;
+
+pub use attention::{AttentionFusion, AttentionFusionConfig, ReviewConnector, ReviewConnectorConfig};
+pub use conv::{ConvConnector, ConvConnectorConfig};
+pub use linear::{LinearConnector, LinearConnectorConfig};
+pub use mlp::{MlpConnector, MlpConnectorConfig};

@@ -1,0 +1,26 @@
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// Mixes numbers into one seed: a pure function, the same on every platform and in every version.
+///
+/// SplitMix64 (Steele, Lea, Flood 2014) applied to each part in turn.
+///
+/// ```
+/// use burn_distill_models::mix_seed;
+/// assert_eq!(mix_seed(&[1, 2]), mix_seed(&[1, 2]));
+/// assert_ne!(mix_seed(&[1, 2]), mix_seed(&[2, 1]));
+/// ```
+pub fn mix_seed(parts: &[u64]) -> u64 {
+    parts.iter().fold(0x9e37_79b9_7f4a_7c15, |state, part| {
+        let mut z = (state ^ part).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}
+
+/// The one random generator used for data order and augmentation: ChaCha with 8 rounds, whose stream is stable
+/// across versions and platforms.
+pub fn rng_from_seed(seed: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed)
+}
