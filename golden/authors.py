@@ -1,0 +1,69 @@
+"""Runs single functions or classes out of other people's checkouts, without importing their packages.
+
+Their code is read from `--reference-dir`, one subfolder per repository; nothing of it is stored here.
+"""
+
+import ast
+import math
+import subprocess
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+# Repository -> the commit that the committed numbers were checked against.
+COMMITS = {
+    "RepDistiller": "b84f547c5db6a35318d4671d7d5c4de74c822403",
+    "mdistiller": "a08d46f10d6102bd6e3f258ca5ac880b020ea259",
+    "image_classification_sota": "6f7a70a1dd57fd88413d83909d3d53243068f701",
+    "trl": "35def3ee000a87f6839e66f4b7749b06274ed1b3",
+    "RKD": "0a6c3c0c190722d428322bf71703c0ae86c25242",
+    "ReviewKD": "cede6ea6387ae9b6127de0e561507177bf19c11e",
+    "attention-transfer": "893df5488f93691799f082a70e2521a9dc2ddf2d",
+    "torchdistill": "3e4373c45214c5c56eebac481d5bfe8b8735aa05",
+}
+
+
+class Missing(Exception):
+    """The checkout is not there, so the comparison is skipped."""
+
+
+class Authors:
+    """Access to the checkouts below `folder` (None: every comparison is skipped)."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder) if folder else None
+        self.reported = set()
+
+    def load(self, repository: str, path: str, *names: str, **given) -> dict:
+        """Executes the top-level or nested definitions `names` of one file, with torch, nn, F and `given` in scope."""
+        source = self.folder / repository / path if self.folder else None
+        if source is None or not source.is_file():
+            if repository not in self.reported:
+                self.reported.add(repository)
+                print(f"  {repository}: no checkout given, comparison skipped")
+            raise Missing(repository)
+        self._check_commit(repository)
+        warnings.filterwarnings("ignore", message=".*size_average.*|.*reduction='elementwise_mean'.*")
+        scope = {"torch": torch, "nn": nn, "F": F, "math": math, **given}
+        found = {}
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name in names and node.name not in found:
+                node.decorator_list = []
+                found[node.name] = node
+        for name in names:
+            exec(compile(ast.Module([found[name]], type_ignores=[]), str(source), "exec"), scope)
+        return {name: scope[name] for name in names}
+
+    def _check_commit(self, repository: str):
+        """Warns when the checkout is a git work tree at another commit (an unpacked archive has none to compare)."""
+        folder = self.folder / repository
+        if repository in self.reported or not (folder / ".git").exists():
+            return
+        self.reported.add(repository)
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if commit != COMMITS[repository]:
+            print(f"  {repository}: checkout is at {commit}, the numbers were made with {COMMITS[repository]}")

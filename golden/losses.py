@@ -1,0 +1,144 @@
+"""Writes `losses/*.json`: values, per-sample values and gradients of every loss. See README.md.
+
+    python golden/losses.py [--reference-dir DIR] [--only kd,jsd]
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import cases
+import comparisons
+import definitions
+from authors import COMMITS, Authors, Missing
+
+LOSSES = (
+    "cross_entropy kd reverse_kl jsd dkd dist sparse_kd hint attention_transfer sp rkd review_kd".split()
+)
+PER_SAMPLE = {
+    "dist": "row i: temperature^2 * (beta * (1 - correlation of row i) + gamma * (1 - mean correlation of the columns))",
+    "sparse_kd": "one value per row, row-major, masked rows too; the loss is the mean over unmasked rows",
+    "hint": "mean over the elements of each sample",
+    "attention_transfer": "mean over the pixels of each sample",
+    "sp": "mean over the row of the similarity matrix that belongs to the sample",
+    "rkd": "mean over the pairs (distance) and over the pairs of edges (angle) that start at the sample",
+    "review_kd": "mean over the elements of each sample at each level, levels and stages combined as in the loss",
+}
+# float64 against float64: a larger difference is a difference in the formula.
+AGREE = 1e-9
+
+
+def tensors(inputs, dtype=torch.float64):
+    """Inputs as tensors; those of the student ask for a gradient."""
+    found = {}
+    for name, array in inputs.items():
+        kind = dtype if array.dtype.kind == "f" else None
+        found[name] = torch.tensor(array, dtype=kind).requires_grad_(name.startswith("student"))
+    return found
+
+
+def gradients(value, inputs):
+    students = [n for n in inputs if n.startswith("student")]
+    return dict(zip(students, torch.autograd.grad(value, [inputs[n] for n in students], retain_graph=True)))
+
+
+def difference(ours, theirs):
+    """Largest difference relative to the largest magnitude of ours; infinite where theirs is not finite. Below 1e-3: absolute, in thousandths."""
+    ours, theirs = ours.detach().double(), theirs.detach().double()
+    if not torch.isfinite(theirs).all():
+        return math.inf
+    return float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1e-3))
+
+
+def slope_difference(loss, config, inputs, grad):
+    """The gradient along one direction against a central difference of the value."""
+    worst = 0.0
+    inputs = {name: tensor.detach() for name, tensor in inputs.items()}
+    for name in grad:
+        direction = torch.tensor(np.sin(1.0 + np.arange(grad[name].numel()))).reshape(grad[name].shape)
+        step = 1e-5
+        moved = [loss(config, {**inputs, name: inputs[name] + sign * step * direction})[0] for sign in (1, -1)]
+        slope = (moved[0] - moved[1]) / (2 * step)
+        worst = max(worst, float((slope - (grad[name] * direction).sum()).abs() / (1e-3 + grad[name].abs().max())))
+    return worst
+
+
+def array(data):
+    values = data.detach().reshape(-1).tolist()
+    return {"shape": list(data.shape), "data": [shortest(v) for v in values]}
+
+
+def shortest(v):
+    """Whole numbers without a point; 12 significant digits otherwise (inputs need fewer and stay exact)."""
+    if isinstance(v, bool):
+        return int(v)
+    return int(v) if float(v).is_integer() and abs(v) < 1e6 else float(f"{v:.12g}")
+
+
+def run(name, authors):
+    loss, compare = getattr(definitions, name), getattr(comparisons, name)
+    found, compared, notes = [], {}, []
+    for case, config, raw in getattr(cases, name)():
+        for values in raw.values():
+            assert values.dtype.kind != "f" or (values.astype(np.float32) == values).all(), "not exact in float32"
+        inputs = tensors(raw)
+        value, per_sample = loss(config, inputs)
+        grad = gradients(value, inputs)
+        assert all(torch.isfinite(t).all() for t in [value, per_sample, *grad.values()]), case
+        slope = slope_difference(loss, config, inputs, grad)
+        assert slope < 1e-5, f"{name}/{case}: gradient and central difference are {slope:.1e} apart"
+        try:
+            for repository, what, theirs in compare(authors, config, inputs):
+                key = f"{repository}@{COMMITS[repository][:12]} {what}" if repository in COMMITS else f"{what} ({repository})"
+                apart = max(difference(value, theirs), *(difference(grad[n], g) for n, g in gradients(theirs, inputs).items()))
+                if apart > AGREE:
+                    notes.append(f"{case}: {what} of {repository} is apart by {apart:.1e}")
+                else:
+                    compared.setdefault(key, []).append(apart)
+        except Missing:
+            pass
+        single = tensors(raw, torch.float32)
+        low, _ = loss(config, single)
+        lost = max(difference(grad[n], g) for n, g in gradients(low, single).items())
+        print(f"  {name}/{case}: value {value.item():.6g}, float32 off by {difference(value, low):.1e}, gradient {lost:.1e}")
+        expected = {"value": value.item(), "per_sample": [float(f"{v:.15g}") for v in per_sample.tolist()]}
+        expected["grad"] = {n: array(g) for n, g in grad.items()}
+        encoded = {n: array(t) for n, t in inputs.items()}
+        found.append({"name": case, "config": config, "inputs": encoded, "expected": expected})
+    reference = f"PyTorch {torch.__version__.split('+')[0]} in float64; gradients checked by central differences"
+    for key, all_apart in compared.items():
+        bound = 10.0 ** max(-13, math.ceil(math.log10(max(max(all_apart), 1e-300))))
+        reference += f"; {key}: {len(all_apart)} cases, value and gradient within {bound:.0e}"
+    return {"loss": name, "reference": reference, "notes": notes, "per_sample_rule": PER_SAMPLE.get(name, PER_SAMPLE["sparse_kd"]), "cases": found}
+
+
+def write(path, document):
+    """One case a line, so that a diff shows which case moved."""
+    head = {key: value for key, value in document.items() if key != "cases"}
+    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in document["cases"])
+    path.write_text(json.dumps(head, indent=1)[:-2] + ',\n "cases": [\n' + lines + "\n]}\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reference-dir", help="folder with checkouts of the authors' code (README.md lists them)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "losses")
+    parser.add_argument("--only", default=",".join(LOSSES), help="comma-separated losses")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    authors = Authors(arguments.reference_dir)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.only.split(","):
+        document = run(name, authors)
+        write(arguments.out / f"{name}.json", document)
+        print(f"{name}: {len(document['cases'])} cases. {document['reference']}")
+        for note in document["notes"]:
+            print(f"  note: {note}")
+
+
+if __name__ == "__main__":
+    main()
