@@ -1,0 +1,165 @@
+use burn::tensor::{Int, Tensor, activation::log_softmax};
+
+use crate::{ConfigError, LossError, floor::add_at};
+
+/// What a teacher says about each row (sample or token): all logits, or the top-k log-probabilities.
+///
+/// Every logit loss takes `impl Into<TeacherLogits>`, so one objective serves a live teacher and a cached one:
+/// `Tensor<2>` and `Tensor<3>` convert as dense logits (leading dimensions become rows), [`SparseLogits`] as sparse.
+/// No gradient ever flows to a teacher, even when its tensors are tracked.
+#[derive(Debug, Clone)]
+pub enum TeacherLogits {
+    /// Unnormalised logits `[rows, classes]`, not divided by a temperature.
+    Dense(Tensor<2>),
+    /// The k most probable classes of each row.
+    Sparse(SparseLogits),
+}
+
+impl From<Tensor<2>> for TeacherLogits {
+    fn from(logits: Tensor<2>) -> Self {
+        Self::Dense(logits)
+    }
+}
+
+impl From<Tensor<3>> for TeacherLogits {
+    fn from(logits: Tensor<3>) -> Self {
+        Self::Dense(logits.flatten(0, 1))
+    }
+}
+
+impl From<SparseLogits> for TeacherLogits {
+    fn from(logits: SparseLogits) -> Self {
+        Self::Sparse(logits)
+    }
+}
+
+/// What becomes of the probability that a sparse teacher's top-k leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Tail {
+    /// It is one more class, "any other": the loss sees k + 1 classes.
+    Bucket,
+    /// It is dropped from both sides and the k probabilities are renormalised: the loss sees k classes.
+    Renormalise,
+}
+
+/// The k most probable classes of each row, as a cache or an inference server gives them.
+///
+/// A loss against it compares two *coarse* distributions: student and teacher are both reduced to the teacher's k
+/// classes (and the tail, see [`Tail`]) at the temperature of these log-probabilities, then tempered to the loss's
+/// temperature. So the loss is 0 when the student equals the teacher, and at k = vocabulary it is the dense loss.
+///
+/// # Padding
+/// Rows with fewer than k classes are padded with log-probability `-inf` and any index in range, also a repeated
+/// one; padding belongs to no class of its own. Indices of the entries that are not padding are distinct within a
+/// row and smaller than the vocabulary (not checked: that would read the tensor back from the device).
+#[derive(Debug, Clone)]
+pub struct SparseLogits {
+    indices: Tensor<2, Int>,
+    log_probs: Tensor<2>,
+    vocabulary: usize,
+    temperature: f64,
+    tail: Tail,
+}
+
+impl SparseLogits {
+    /// Sparse logits from parts: class ids and natural-log probabilities `[rows, k]`, the number of classes, the
+    /// temperature at which the probabilities were taken (1 for an inference server), and the tail.
+    ///
+    /// # Errors
+    /// If the shapes differ, k is not in [1, vocabulary], or the temperature is not in (0, inf).
+    ///
+    /// ```
+    /// use burn::tensor::{Device, Int, Tensor};
+    /// use burn_distill_losses::{SparseLogits, Tail};
+    ///
+    /// let device = Device::flex();
+    /// let indices = Tensor::<2, Int>::from_ints([[4, 0], [1, 2]], &device);
+    /// let log_probs = Tensor::<2>::from_floats([[0.7, 0.2], [0.5, 0.4]], &device).log();
+    /// let teacher = SparseLogits::new(indices, log_probs, 5, 1.0, Tail::Bucket)?;
+    /// assert_eq!((teacher.rows(), teacher.k()), (2, 2));
+    /// # Ok::<(), burn_distill_losses::LossError>(())
+    /// ```
+    pub fn new(
+        indices: Tensor<2, Int>,
+        log_probs: Tensor<2>,
+        vocabulary: usize,
+        temperature: f64,
+        tail: Tail,
+    ) -> Result<Self, LossError> {
+        let k = log_probs.dims()[1];
+        if indices.dims() != log_probs.dims() {
+            return Err(LossError::SparseShape { indices: indices.dims(), log_probs: log_probs.dims() });
+        }
+        if k == 0 || k > vocabulary {
+            return Err(LossError::SparseSize { k, vocabulary });
+        }
+        let temperature = ConfigError::check_temperature(temperature)?;
+        let (indices, log_probs) = (indices.without_autodiff(), log_probs.without_autodiff());
+        Ok(Self { indices, log_probs, vocabulary, temperature, tail })
+    }
+
+    /// The `k` largest of dense logits `[rows, classes]`, at temperature 1.
+    ///
+    /// # Errors
+    /// If `k` is not in [1, classes].
+    pub fn from_dense(logits: Tensor<2>, k: usize, tail: Tail) -> Result<Self, LossError> {
+        let vocabulary = logits.dims()[1];
+        if k == 0 || k > vocabulary {
+            return Err(LossError::SparseSize { k, vocabulary });
+        }
+        let (log_probs, indices) = log_softmax(logits.without_autodiff(), 1).topk_with_indices(k, 1);
+        Self::new(indices, log_probs, vocabulary, 1.0, tail)
+    }
+
+    /// Class ids `[rows, k]`.
+    pub fn indices(&self) -> &Tensor<2, Int> {
+        &self.indices
+    }
+
+    /// Natural-log probabilities `[rows, k]` at [`SparseLogits::temperature`].
+    pub fn log_probs(&self) -> &Tensor<2> {
+        &self.log_probs
+    }
+
+    /// Number of classes of the teacher.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The temperature at which the log-probabilities were taken.
+    pub fn temperature(&self) -> f64 {
+        self.temperature
+    }
+
+    /// What becomes of the probability outside the top k.
+    pub fn tail(&self) -> Tail {
+        self.tail
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.log_probs.dims()[0]
+    }
+
+    /// Listed classes of each row.
+    pub fn k(&self) -> usize {
+        self.log_probs.dims()[1]
+    }
+
+    /// The same teacher with other entries of the same shape.
+    pub(crate) fn with_entries(&self, indices: Tensor<2, Int>, log_probs: Tensor<2>) -> Self {
+        Self { indices, log_probs, ..self.clone() }
+    }
+
+    /// The dense logits `[rows, vocabulary]` of a teacher that lists its whole vocabulary; `-inf` where a row's
+    /// padding leaves a class unlisted.
+    pub(crate) fn to_dense(&self) -> Tensor<2> {
+        debug_assert_eq!(self.k(), self.vocabulary);
+        let log_probs = self.log_probs.clone().mul_scalar(self.temperature);
+        let padding = log_probs.clone().equal_scalar(f64::NEG_INFINITY);
+        let shape = [self.rows(), self.vocabulary];
+        let listed = padding.clone().bool_not().float().cast(log_probs.dtype());
+        let unlisted = add_at(shape, self.indices.clone(), listed).lower_elem(0.5);
+        add_at(shape, self.indices.clone(), log_probs.mask_fill(padding, 0.0)).mask_fill(unlisted, f64::NEG_INFINITY)
+    }
+}
