@@ -297,7 +297,7 @@ mod tests {
         let config = SeededLoaderConfig::new(4).with_shuffle(true);
         let plain = epoch(&loader(23, config.clone().with_prefetch(0)));
         assert_eq!(plain, epoch(&loader(23, config.clone().with_prefetch(3))));
-        assert_eq!(plain.concat(), epoch(&loader(23, config.with_batch_size(5))).concat());
+        assert_eq!(plain.concat(), epoch(&loader(23, SeededLoaderConfig { batch_size: 5, ..config })).concat());
     }
 
     #[test]

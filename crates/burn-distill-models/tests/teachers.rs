@@ -105,7 +105,7 @@ fn a_mean_teacher_follows_the_student_and_is_saved() {
     for ((mean, start), target) in values(teacher.average()).iter().zip(&before).zip(values(&other)) {
         let expected: Vec<f32> =
             start.iter::<f32>().zip(target.iter::<f32>()).map(|(a, b)| 0.1 * a + 0.9 * b).collect();
-        mean.assert_approx_eq::<f32>(&TensorData::new(expected, mean.shape.clone()), Default::default());
+        mean.assert_approx_eq::<f32>(&TensorData::new(expected, mean.shape().clone()), Default::default());
     }
     // Far along, the decay is the configured one.
     let teacher = Teacher::<Tensor<2>>::after_step(teacher, &student, 1_000_000);
