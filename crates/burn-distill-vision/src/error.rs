@@ -50,6 +50,33 @@ pub enum VisionError {
         /// What is there.
         found: String,
     },
+    /// A file is not an image that can be decoded.
+    #[error("{}: {source}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: image::ImageError,
+    },
+    /// A folder that should hold images holds none.
+    #[error("{}: no png or jpeg image", path.display())]
+    NoImages {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The images of a folder differ in size.
+    #[error(
+        "{}: height x width must be {} x {}, got {} x {}",
+        path.display(), expected[0], expected[1], found[0], found[1]
+    )]
+    ImageSize {
+        /// The file.
+        path: PathBuf,
+        /// `[height, width]` of the images before it.
+        expected: [usize; 2],
+        /// `[height, width]` of this image.
+        found: [usize; 2],
+    },
     /// A file is not a readable set of weights: cut short, damaged, or of another format.
     #[error("{} holds no readable weights: {source}", path.display())]
     UnreadableWeights {

@@ -7,3 +7,21 @@ pub use error::VisionError;
 mod resnet;
 
 pub use resnet::{ResNet, ResNetBlock, ResNetConfig, ResNetOutput, ResNetStem, Stage};
+
+mod augment;
+mod batch;
+mod cifar;
+mod dataset;
+mod embedded;
+mod idx;
+mod image_folder;
+mod mix;
+mod normalization;
+mod random;
+mod read;
+
+pub use augment::{Augment, AugmentConfig, PaddingMode};
+pub use batch::{ImageBatch, ImageBatcher};
+pub use dataset::{ImageDataset, ImageItem, Split};
+pub use image_folder::ImageFolderConfig;
+pub use normalization::Normalization;
