@@ -22,7 +22,6 @@ COMMITS = {
     "RKD": "0a6c3c0c190722d428322bf71703c0ae86c25242",
     "ReviewKD": "cede6ea6387ae9b6127de0e561507177bf19c11e",
     "attention-transfer": "893df5488f93691799f082a70e2521a9dc2ddf2d",
-    "torchdistill": "3e4373c45214c5c56eebac481d5bfe8b8735aa05",
 }
 
 

@@ -77,10 +77,18 @@ def cross_entropy():
         name = f"label_smoothing_{smoothing:g}"
         inputs = {"student_logits": bell(f"cross_entropy/{name}", (5, 9), 2.0)}
         found.append((name, {"label_smoothing": smoothing}, {**inputs, "targets": targets(name, inputs)}))
-    shapes = [("rows", (4, 10), 0.0), ("rows_smoothed", (4, 10), 0.2), ("masked", (5, 6), 0.0), ("tokens", (2, 4, 7), 0.1)]
+    shapes = [
+        ("rows", (4, 10), 0.0),
+        ("rows_smoothed", (4, 10), 0.2),
+        ("masked", (5, 6), 0.0),
+        ("tokens", (2, 4, 7), 0.1),
+    ]
     for name, shape, smoothing in shapes:
         name = f"target_probs_{name}"
-        inputs = {"student_logits": bell(f"cross_entropy/{name}", shape, 2.0), "target_probs": probabilities(name, shape)}
+        inputs = {
+            "student_logits": bell(f"cross_entropy/{name}", shape, 2.0),
+            "target_probs": probabilities(name, shape),
+        }
         if name.endswith(("masked", "tokens")):
             inputs["mask"] = mask(name, shape[:-1])
         found.append((name, {"label_smoothing": smoothing}, inputs))
@@ -170,7 +178,9 @@ def sparse_kd():
     for name, shape, k, tail, at, t, scale in shapes:
         inputs = pair(f"sparse_kd/{name}", shape, scale)
         teacher = inputs.pop("teacher_logits") / at
-        teacher -= np.log(np.exp(teacher - teacher.max(-1, keepdims=True)).sum(-1, keepdims=True)) + teacher.max(-1, keepdims=True)
+        teacher -= np.log(np.exp(teacher - teacher.max(-1, keepdims=True)).sum(-1, keepdims=True)) + teacher.max(
+            -1, keepdims=True
+        )
         indices = np.argsort(-teacher, -1, kind="stable")
         indices = indices[..., 1 : k + 1] if name.endswith("not_the_top") else indices[..., :k]
         if name.endswith("unsorted"):
@@ -192,7 +202,13 @@ def features(name, student, teacher=None, scale=1.0):
 
 
 def hint():
-    shapes = [("rows", (4, 6)), ("batch_of_one", (1, 5)), ("tokens", (2, 3, 5)), ("images", (3, 2, 4, 5)), ("large", (2, 9))]
+    shapes = [
+        ("rows", (4, 6)),
+        ("batch_of_one", (1, 5)),
+        ("tokens", (2, 3, 5)),
+        ("images", (3, 2, 4, 5)),
+        ("large", (2, 9)),
+    ]
     return [(n, {}, features(f"hint/{n}", s, scale=100.0 if n == "large" else 1.0)) for n, s in shapes]
 
 
@@ -228,6 +244,8 @@ def rkd():
         ("angle_only", (5, 6), (5, 4), 0, 50),
         ("other_weights", (6, 3), (6, 8), 1, 2),
         ("batch_of_two", (2, 5), (2, 5), 25, 50),
+        ("batch_of_three", (3, 5), (3, 5), 25, 50),
+        ("duplicate_rows", (5, 4), (5, 3), 25, 50),
         ("images", (4, 2, 3, 3), (4, 3, 2, 2), 25, 50),
         ("outlier", (6, 4), (6, 4), 25, 50),
     ]
@@ -236,6 +254,8 @@ def rkd():
         inputs = features(f"rkd/{name}", student, teacher)
         if name == "outlier":  # normalised distances differ by more than 1: the linear part of the Huber loss
             inputs["student"][1] *= 16.0
+        if name == "duplicate_rows":
+            inputs["student"][3] = inputs["student"][1]
         found.append((name, {"distance_weight": distance, "angle_weight": angle}, inputs))
     return found
 

@@ -151,7 +151,9 @@ def rkd(config, inputs):
         apart = ~torch.eye(n, dtype=torch.bool)
         distance = torch.zeros(n, n, dtype=features.dtype)
         distance[apart] = difference[apart].pow(2).sum(-1).clamp(min=1e-12).sqrt()
-        edge = F.normalize(difference, dim=2)
+        length = difference.norm(dim=2, keepdim=True)
+        # Two equal rows have no direction between them: no angle and no gradient.
+        edge = torch.where(length > 0, difference / torch.where(length > 0, length, 1.0), 0.0)
         relations.append((distance / distance[apart].mean(), torch.einsum("ajd,akd->ajk", edge, edge)))
     (student_distance, student_angle), (teacher_distance, teacher_angle) = relations
     by_distance = F.smooth_l1_loss(student_distance, teacher_distance, reduction="none").mean(1)
@@ -171,5 +173,5 @@ def review_kd(config, inputs):
                 levels.append(tuple(F.adaptive_avg_pool2d(f, (side, side)) for f in (student, teacher)))
                 weights.append(weights[-1] / 2)
         distances = [(s - t).pow(2).flatten(1).mean(1) for s, t in levels]
-        per_sample = per_sample + sum(w * d for w, d in zip(weights, distances)) / sum(weights)
+        per_sample = per_sample + sum(w * d for w, d in zip(weights, distances, strict=True)) / sum(weights)
     return per_sample.mean(), per_sample

@@ -3,7 +3,6 @@
 Every network answers `forward(images) -> (logits, features)`, features being a dict of named tensors.
 """
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
@@ -97,7 +96,10 @@ class WideResNet(nn.Module):
     def forward(self, x):
         features, seen = {}, {}
         following = {"block1": self.block2.layer[0].bn1, "block2": self.block3.layer[0].bn1, "block3": self.bn1}
-        hooks = [bn.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out})) for name, bn in following.items()]
+        hooks = [
+            bn.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
+            for name, bn in following.items()
+        ]
         x = features["stem"] = self.conv1(x)
         for name in following:
             for block in self.get_submodule(name).layer:
@@ -123,13 +125,15 @@ class TorchvisionFeatures(nn.Module):
         def keep(name):
             return lambda _, __, out: features.update({name: out.clone()})
 
+        def keep_input(name):
+            return lambda _, inputs: features.update({name: inputs[0].clone()})
+
         hooks.append(net.relu.register_forward_hook(keep("stem")))
         hooks.append(net.avgpool.register_forward_hook(lambda _, __, out: features.update(pooled=out.flatten(1))))
         for name in ("layer1", "layer2", "layer3", "layer4"):
             stage = net.get_submodule(name)
             # The block's only ReLU runs several times; its last input is the sum before the activation.
-            before = lambda _, inputs, name=name: features.update({f"{name}_preact": inputs[0].clone()})
-            hooks.append(stage[-1].relu.register_forward_pre_hook(before))
+            hooks.append(stage[-1].relu.register_forward_pre_hook(keep_input(f"{name}_preact")))
             hooks.append(stage.register_forward_hook(keep(name)))
         logits = net(x)
         for hook in hooks:

@@ -1,6 +1,6 @@
 """Writes `vision/*`: logits, features, running statistics and gradients of the ResNet families. See README.md.
 
-    python golden/vision.py [--reference-dir DIR] [--only resnet18,wrn_16_2]
+python golden/vision.py [--reference-dir DIR] [--only resnet18,wrn_16_2]
 """
 
 import argparse
@@ -131,7 +131,8 @@ def compare(authors, arch):
                 worst = max(worst, *(apart(state[n], other_state[n]) for n in state if "running" in n))
     assert worst < 1e-9, f"{arch}: {worst:.1e} apart from RepDistiller"
     bound = 10.0 ** max(-13, math.ceil(math.log10(worst)))
-    return f"RepDistiller@{COMMITS['RepDistiller'][:12]}: logits, features, running statistics within {bound:.0e}, same parameter names"
+    agreed = f"logits, features, running statistics within {bound:.0e}, same parameter names"
+    return f"RepDistiller@{COMMITS['RepDistiller'][:12]}: {agreed}"
 
 
 def write(path, document):
@@ -139,7 +140,9 @@ def write(path, document):
     head = {key: value for key, value in document.items() if key != "cases"}
     lines = []
     for case in document["cases"]:
-        modes = ",\n".join(f"{json.dumps(mode)}:" + json.dumps(case[mode], separators=(",", ":")) for mode in ("eval", "train"))
+        modes = ",\n".join(
+            f"{json.dumps(mode)}:" + json.dumps(case[mode], separators=(",", ":")) for mode in ("eval", "train")
+        )
         lines.append('{"input":' + json.dumps(case["input"]) + ",\n" + modes + "}")
     path.write_text(json.dumps(head, indent=1)[:-2] + ',\n "cases": [\n' + ",\n".join(lines) + "\n]}\n")
 
@@ -173,7 +176,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference-dir", help="folder with checkouts of the authors' code (README.md lists them)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "vision")
-    parser.add_argument("--only", default=",".join([*ARCHITECTURES, "files"]), help="comma-separated networks, or files")
+    parser.add_argument(
+        "--only", default=",".join([*ARCHITECTURES, "files"]), help="comma-separated networks, or files"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     authors = Authors(arguments.reference_dir)
@@ -193,9 +198,14 @@ def main():
         parameters = [{"name": n, "shape": list(t.shape)} for n, t in build(arch, CLASSES).state_dict().items()]
         document = {"arch": arch, "classes": CLASSES, "reference": reference, "state_dict": parameters, "cases": []}
         for shape in ARCHITECTURES[arch]:
-            case = {"input": {"shape": list(shape)}, "eval": measure(arch, shape, False), "train": measure(arch, shape, True)}
+            case = {
+                "input": {"shape": list(shape)},
+                "eval": measure(arch, shape, False),
+                "train": measure(arch, shape, True),
+            }
             document["cases"].append(case)
-            print(f"  {arch} {shape}: float32 off by {case['eval']['float32_off_by']} / {case['train']['float32_off_by']}", flush=True)
+            single = [case[mode]["float32_off_by"] for mode in ("eval", "train")]
+            print(f"  {arch} {shape}: float32 off by {single}", flush=True)
         write(arguments.out / f"{arch}.json", document)
         print(f"{arch}: {reference}", flush=True)
 

@@ -1,4 +1,4 @@
-"""Weights and images from names: any language reproduces them, so no large file is committed. README.md has the rule."""
+"""Weights and images from names: any language reproduces them, so no large file is needed. README.md has the rule."""
 
 import math
 
