@@ -160,14 +160,14 @@ impl ImageDataset {
     ///
     /// It does not depend on the labels, so a cache of a teacher's outputs stays valid when labels are removed.
     pub fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        for dimension in [self.len()].iter().chain(&self.shape) {
-            hash.update((*dimension as u64).to_le_bytes());
-        }
-        for sample in self.samples.iter() {
-            hash.update(&self.pixels[sample.row * self.bytes()..][..self.bytes()]);
-        }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        sha256(|hash| {
+            for &dimension in [self.len()].iter().chain(&self.shape) {
+                hash(&(dimension as u64).to_le_bytes());
+            }
+            for sample in self.samples.iter() {
+                hash(&self.pixels[sample.row * self.bytes()..][..self.bytes()]);
+            }
+        })
     }
 
     /// The first `n` images, or all if there are fewer.
@@ -279,6 +279,13 @@ fn elements(shape: [usize; 3]) -> Result<usize> {
         Some(product) if product > 0 => Ok(product),
         _ => Err(VisionError::out_of_range("shape", "[1, usize::MAX] bytes", format!("{shape:?}"))),
     }
+}
+
+/// The SHA-256, in hexadecimal, of all that `feed` hands to its argument.
+pub(crate) fn sha256(feed: impl FnOnce(&mut dyn FnMut(&[u8]))) -> String {
+    let mut hash = Sha256::new();
+    feed(&mut |bytes| hash.update(bytes));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn check_fraction(fraction: f64) -> Result<()> {

@@ -77,6 +77,14 @@ pub enum VisionError {
         /// `[height, width]` of this image.
         found: [usize; 2],
     },
+    /// A dataset could not be downloaded.
+    #[error("{url}: {reason}")]
+    Download {
+        /// What was asked for.
+        url: String,
+        /// Why it is not there.
+        reason: String,
+    },
     /// A file is not a readable set of weights: cut short, damaged, or of another format.
     #[error("{} holds no readable weights: {source}", path.display())]
     UnreadableWeights {

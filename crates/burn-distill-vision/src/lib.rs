@@ -12,11 +12,14 @@ mod augment;
 mod batch;
 mod cifar;
 mod dataset;
+#[cfg(feature = "download")]
+mod download;
 mod embedded;
 mod idx;
 mod image_folder;
 mod mix;
 mod normalization;
+mod published;
 mod random;
 mod read;
 
@@ -25,3 +28,4 @@ pub use batch::{ImageBatch, ImageBatcher};
 pub use dataset::{ImageDataset, ImageItem, Split};
 pub use image_folder::ImageFolderConfig;
 pub use normalization::Normalization;
+pub use published::PublishedDataset;
