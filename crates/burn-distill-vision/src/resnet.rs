@@ -12,7 +12,9 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d, conv::Conv2d};
 use burn::tensor::{Device, Tensor, assert_shape};
+use burn_distill_models::Student;
 
+use crate::ImageBatch;
 use block::{Block, ConvShape, batch_norm};
 
 /// A residual network, made by [`ResNetConfig::init`], [`ResNetConfig::load`] or [`ResNet::from_safetensors`].
@@ -130,8 +132,139 @@ impl ResNet {
     }
 }
 
+impl Student<ImageBatch> for ResNet {
+    type Output = ResNetOutput;
+
+    fn forward(&self, batch: &ImageBatch) -> ResNetOutput {
+        Self::forward(self, batch.images.clone())
+    }
+}
+
 /// The blocks of one stage in turn; `next_norm` follows the last.
 fn run(blocks: &[Block], input: Stage, next_norm: &BatchNorm) -> Stage {
     let norms = blocks.iter().skip(1).map(|block| &block.bn1).chain([next_norm]);
     blocks.iter().zip(norms).fold(input, |stage, (block, norm)| block.forward(stage, norm))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::tensor::{Device, Distribution, Tensor};
+
+    use super::{ResNet, ResNetConfig, ResNetOutput, Stage};
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().try_to_vec().expect("32-bit floats")
+    }
+
+    fn model(name: &str, device: &Device) -> ResNet {
+        ResNetConfig::from_name(name, 5).and_then(|config| config.init(device)).expect("valid")
+    }
+
+    fn images(batch: usize, size: usize, device: &Device) -> Tensor<4> {
+        Tensor::random([batch, 3, size, size], Distribution::Normal(0.3, 1.5), device)
+    }
+
+    fn stages(out: &ResNetOutput) -> Vec<&Stage> {
+        [&out.stem, &out.stage1, &out.stage2, &out.stage3].into_iter().chain(&out.stage4).collect()
+    }
+
+    #[test]
+    fn features_have_the_documented_shapes() {
+        let device = Device::flex();
+        let cases = [
+            ("resnet8", 32, vec![[16, 32], [16, 32], [32, 16], [64, 8]]),
+            ("resnet8x4", 32, vec![[32, 32], [64, 32], [128, 16], [256, 8]]),
+            ("wrn_16_2", 32, vec![[16, 32], [32, 32], [64, 16], [128, 8]]),
+            ("resnet18", 64, vec![[64, 32], [64, 16], [128, 8], [256, 4], [512, 2]]),
+            ("resnet50", 64, vec![[64, 32], [256, 16], [512, 8], [1024, 4], [2048, 2]]),
+        ];
+        for (name, size, expected) in cases {
+            let model = model(name, &device);
+            let out = model.forward(images(2, size, &device));
+            let expected: Vec<_> = expected.into_iter().map(|[width, size]| [2, width, size, size]).collect();
+            let found: Vec<_> = stages(&out).into_iter().map(|stage| stage.activation.dims()).collect();
+            assert_eq!(found, expected, "{name}");
+            assert_eq!(out.logits.dims(), [2, 5]);
+            assert_eq!(out.pooled.dims(), [2, model.config().features()]);
+            assert_eq!(out.last_stage().activation.dims(), expected[expected.len() - 1], "{name}");
+        }
+    }
+
+    #[test]
+    fn activation_is_the_relu_of_what_is_ahead_of_it() {
+        let device = Device::flex();
+        for name in ["resnet8", "wrn_16_2", "resnet18"] {
+            let out = model(name, &device).forward(images(2, 32, &device));
+            for stage in stages(&out) {
+                let before = values(stage.pre_activation.clone());
+                assert!(before.iter().any(|&value| value < 0.0), "{name}");
+                let after: Vec<_> = before.iter().map(|value| value.max(0.0)).collect();
+                assert_eq!(values(stage.activation.clone()), after, "{name}");
+                let output = values(stage.output.clone());
+                assert_eq!(output == after, name != "wrn_16_2", "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn evaluation_sees_each_image_alone() {
+        let device = Device::flex();
+        let model = model("wrn_16_2", &device);
+        let batch = images(3, 32, &device);
+        let together = values(model.forward(batch.clone()).logits);
+        for row in 0..3 {
+            let alone = values(model.forward(batch.clone().narrow(0, row, 1)).logits);
+            for (a, b) in alone.iter().zip(&together[5 * row..]) {
+                assert!((a - b).abs() <= 1e-4 * b.abs().max(1.0), "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_model_keeps_its_running_statistics() {
+        let device = Device::flex().autodiff();
+        for name in ["resnet8", "wrn_16_1"] {
+            let model = model(name, &device);
+            let batch = images(4, 32, &device);
+            let expected = values(model.valid().forward(batch.clone().without_autodiff()).logits);
+            let frozen = model.clone().freeze();
+            for _ in 0..3 {
+                assert_eq!(values(frozen.forward(batch.clone()).logits), expected, "{name}");
+            }
+            // The live model does not: it normalises by the batch and moves its averages.
+            assert_ne!(values(model.forward(batch.clone()).logits), expected, "{name}");
+            let moved = values(model.valid().forward(batch.without_autodiff()).logits);
+            assert_ne!(moved, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn initial_weights_have_the_documented_spread() {
+        let device = Device::flex();
+        let first = model("resnet8x4", &device);
+        let weights = values(first.layer3[0].conv1.weight.val());
+        // 256 * 128 * 9 draws of variance 2 / (256 * 9): the standard error of the variance is 0.3%.
+        let variance = weights.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>() / weights.len() as f64;
+        assert!((variance * 256.0 * 9.0 / 2.0 - 1.0).abs() < 0.02, "{variance}");
+        let bound = 1.0 / 256f32.sqrt();
+        let classifier = values(first.fc.weight.val());
+        assert!(classifier.iter().all(|w| w.abs() <= bound) && classifier.iter().any(|w| w.abs() > 0.9 * bound));
+        let wrn = model("wrn_16_1", &device);
+        assert!(wrn.fc.bias.is_some_and(|bias| values(bias.val()).iter().all(|&value| value == 0.0)));
+    }
+
+    #[test]
+    #[should_panic(expected = "expected 3, got 1")]
+    fn images_must_have_the_models_channels() {
+        let device = Device::flex();
+        model("resnet8", &device).forward(Tensor::zeros([1, 1, 32, 32], &device));
+    }
+
+    #[test]
+    fn is_send_and_sync() {
+        fn check<T: Send + Sync>() {}
+        check::<ResNet>();
+        check::<ResNetOutput>();
+    }
 }

@@ -117,7 +117,7 @@ impl BlockShape {
 /// One residual block of any kind.
 #[derive(Module, Debug)]
 pub(super) struct Block {
-    conv1: Conv2d,
+    pub(super) conv1: Conv2d,
     pub(super) bn1: BatchNorm,
     conv2: Conv2d,
     bn2: BatchNorm,

@@ -317,3 +317,149 @@ fn check(field: &'static str, given: usize, largest: usize) -> Result<()> {
         Err(VisionError::out_of_range(field, format!("[1, {largest}]"), given))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::config::config_to_json;
+    use burn::module::{Module, ModuleVisitor, Param};
+    use burn::tensor::Tensor;
+
+    use super::*;
+
+    /// Counts what an optimiser would train.
+    struct Count(usize);
+
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_require_grad() {
+                self.0 += param.lazy_shape().num_elements();
+            }
+        }
+    }
+
+    fn of(name: &str, classes: usize) -> ResNetConfig {
+        ResNetConfig::from_name(name, classes).expect("known")
+    }
+
+    #[test]
+    fn parameters_are_as_published() {
+        // torchvision's documentation of its weights, 1000 classes.
+        let published = [
+            ("resnet18", 11_689_512),
+            ("resnet34", 21_797_672),
+            ("resnet50", 25_557_032),
+            ("resnet101", 44_549_160),
+            ("resnet152", 60_192_808),
+        ];
+        for (name, parameters) in published {
+            assert_eq!(of(name, 1000).num_parameters(), parameters, "{name}");
+        }
+        // Millions in CRD (Tian et al.), table 7, 100 classes.
+        let published = [
+            ("wrn_40_2", 2.26),
+            ("wrn_16_2", 0.70),
+            ("wrn_40_1", 0.57),
+            ("resnet56", 0.86),
+            ("resnet110", 1.74),
+            ("resnet20", 0.28),
+            ("resnet32", 0.47),
+            ("resnet8x4", 1.23),
+            ("resnet32x4", 7.43),
+        ];
+        for (name, millions) in published {
+            let found = of(name, 100).num_parameters() as f64 / 1e6;
+            assert!((found - millions).abs() <= 0.00501, "{name}: {found}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_those_of_the_model() {
+        let device = Device::flex().autodiff();
+        for name in NAMES {
+            let config = of(name, 10).with_in_channels(1);
+            let model = ResNet::build(&config, &burn::nn::Initializer::Zeros, &device);
+            let mut count = Count(0);
+            model.visit(&mut count);
+            assert_eq!(config.num_parameters(), count.0, "{name}");
+        }
+    }
+
+    #[test]
+    fn multiply_adds_are_as_published() {
+        assert_eq!(of("resnet18", 1000).multiply_adds(224, 224), 1_814_073_344);
+        assert_eq!(of("resnet50", 1000).multiply_adds(224, 224), 4_089_184_256);
+        // ResNet-8 by hand: stem; stage 1; stages 2 and 3 with a projection each; classifier.
+        let stem = 3 * 16 * 9 * 1024;
+        let stage1 = 2 * 16 * 16 * 9 * 1024;
+        let stage2 = (16 * 32 + 32 * 32) * 9 * 256 + 16 * 32 * 256;
+        let stage3 = (32 * 64 + 64 * 64) * 9 * 64 + 32 * 64 * 64;
+        assert_eq!(of("resnet8", 10).multiply_adds(32, 32), stem + stage1 + stage2 + stage3 + 640);
+        // An odd size rounds up at every stride: 7 x 5, 4 x 3, 2 x 2.
+        let odd = 3 * 16 * 9 * 35 + 2 * 16 * 16 * 9 * 35 + (16 * 32 + 32 * 32) * 9 * 12 + 16 * 32 * 12;
+        assert_eq!(of("resnet8", 10).multiply_adds(7, 5), odd + (32 * 64 + 64 * 64) * 9 * 4 + 32 * 64 * 4 + 640);
+        // Grey images save two thirds of the stem.
+        let grey = of("resnet8", 10).with_in_channels(1).multiply_adds(32, 32);
+        assert_eq!(of("resnet8", 10).multiply_adds(32, 32) - grey, 2 * 16 * 9 * 1024);
+    }
+
+    #[test]
+    fn names_are_the_constructors() {
+        let equal = [
+            ("resnet110", ResNetConfig::cifar(110, 9)),
+            ("resnet32x4", ResNetConfig::cifar_x4(32, 9)),
+            ("wrn_40_1", ResNetConfig::wrn(40, 1, 9)),
+            ("resnet34", Ok(ResNetConfig::resnet34(9))),
+        ];
+        for (name, config) in equal {
+            assert_eq!(of(name, 9), config.expect("valid"), "{name}");
+        }
+        let mut all: Vec<_> = NAMES.iter().map(|name| config_to_json(&of(name, 9))).collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), NAMES.len(), "no two names mean the same");
+        let error = ResNetConfig::from_name("resnet-18", 9).expect_err("it has no dash").to_string();
+        assert!(NAMES.iter().all(|name| error.contains(name)) && error.contains("`resnet-18`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_named() {
+        let error = |result: Result<ResNetConfig>| result.map(|_| ()).expect_err("out of range").to_string();
+        let depth = "`depth` must be in {8, 14, 20, ..}, got ";
+        for wrong in [0, 2, 7, 18, usize::MAX] {
+            assert_eq!(error(ResNetConfig::cifar(wrong, 10)), format!("{depth}{wrong}"));
+            assert_eq!(error(ResNetConfig::cifar_x4(wrong, 10)), format!("{depth}{wrong}"));
+        }
+        assert_eq!(error(ResNetConfig::wrn(4, 2, 10)), "`depth` must be in {10, 16, 22, ..}, got 4");
+        assert_eq!(error(ResNetConfig::wrn(16, 0, 10)), "`widen` must be in [1, 16384], got 0");
+
+        let error =
+            |config: ResNetConfig| config.init(&Device::flex()).map(|_| ()).expect_err("out of range").to_string();
+        assert_eq!(error(of("resnet8", 0)), "`classes` must be in [1, 1048576], got 0");
+        assert_eq!(error(of("resnet8", 2).with_in_channels(0)), "`in_channels` must be in [1, 1048576], got 0");
+        assert_eq!(
+            error(ResNetConfig { widths: vec![16, 32], ..of("resnet8", 2) }),
+            "`widths.len()` must be in {3, 4}, got 2"
+        );
+        assert_eq!(
+            error(ResNetConfig { depths: vec![1; 4], ..of("resnet8", 2) }),
+            "`depths.len()` must be in {3}, the length of `widths`, got 4"
+        );
+        assert_eq!(
+            error(ResNetConfig { depths: vec![1, 0, 1], ..of("resnet8", 2) }),
+            "`depths` must be in [1, 1048576], got 0"
+        );
+        assert_eq!(
+            error(ResNetConfig { stem: ResNetStem::ImageNet, ..of("wrn_16_1", 2) }),
+            "`stem` must be in {Cifar} with pre-activation blocks, got ImageNet"
+        );
+    }
+
+    #[test]
+    fn json_round_trip() {
+        for name in NAMES {
+            let config = of(name, 12).with_in_channels(1);
+            let json = config_to_json(&config);
+            assert_eq!(ResNetConfig::load_binary(json.as_bytes()).expect("its own JSON"), config, "{name}");
+        }
+    }
+}

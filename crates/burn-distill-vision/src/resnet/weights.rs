@@ -81,8 +81,8 @@ impl ResNet {
     /// architecture in the file's metadata.
     ///
     /// `load_state_dict(safetensors.torch.load_file(path))` accepts the file, strictly: it also holds
-    /// `num_batches_tracked`, as 0, because Burn does not count batches. The same weights give the same bytes. The file appears whole or not
-    /// at all: it is written beside `path` and then renamed, replacing what was there.
+    /// `num_batches_tracked`, as 0, because Burn does not count batches. The same weights give the same bytes. The
+    /// file appears whole or not at all: it is written beside `path` and then renamed, replacing what was there.
     ///
     /// # Errors
     /// [`VisionError::Io`] if the file cannot be written.
@@ -207,4 +207,43 @@ where
 {
     let path = path.to_path_buf();
     move |error| VisionError::UnreadableWeights { path, source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::TensorData;
+
+    #[test]
+    fn names_are_the_reference_implementations() {
+        let cases = [
+            (ResNetBlock::Basic, "conv1.weight", "conv1.weight"),
+            (ResNetBlock::Basic, "layer1.0.bn1.running_mean", "layer1.0.bn1.running_mean"),
+            (ResNetBlock::Bottleneck, "layer3.10.downsample.conv.weight", "layer3.10.downsample.0.weight"),
+            (ResNetBlock::Bottleneck, "layer3.10.downsample.bn.bias", "layer3.10.downsample.1.bias"),
+            (ResNetBlock::PreActivation, "layer2.0.downsample.conv.weight", "block2.layer.0.convShortcut.weight"),
+            (ResNetBlock::PreActivation, "layer2.11.bn1.weight", "block2.layer.11.bn1.weight"),
+            (ResNetBlock::PreActivation, "bn1.weight", "bn1.weight"),
+        ];
+        for (block, path, name) in cases {
+            assert_eq!(torch_name(path, block), name);
+        }
+    }
+
+    #[test]
+    fn a_state_dict_is_taken_out_of_its_checkpoint() {
+        let names = |names: &[&str]| -> Vec<String> {
+            let tensor = |name: &str| bridge::from_data(TensorData::from([1.0f32]), name.to_string(), None);
+            let tensors = names.iter().map(|name| (name.to_string(), tensor(name))).collect();
+            unwrap(tensors).into_keys().collect()
+        };
+        let plain = ["bn1.weight", "fc.weight"];
+        assert_eq!(names(&plain), plain);
+        assert_eq!(names(&["module.bn1.weight", "module.fc.weight"]), plain);
+        assert_eq!(names(&["model.bn1.weight", "model.fc.weight", "optimizer.state.0.momentum_buffer"]), plain);
+        assert_eq!(names(&["state_dict.module.bn1.weight", "state_dict.module.fc.weight", "best"]), plain);
+        // A prefix on some names only is not `DataParallel`'s.
+        assert_eq!(names(&["fc.weight", "module.fc.weight"]), ["fc.weight", "module.fc.weight"]);
+        assert!(names(&[]).is_empty());
+    }
 }

@@ -1,0 +1,5 @@
+//! ResNets against PyTorch: numbers and files.
+
+mod parity;
+mod reference;
+mod weights;
