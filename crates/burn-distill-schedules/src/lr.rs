@@ -16,17 +16,17 @@ const STEP: &str = "step";
 /// # Example
 ///
 /// ```
-/// use burn::lr_scheduler::LrScheduler;
+/// use burn::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 /// use burn_distill_schedules::{Schedule, ScheduledLr};
 ///
-/// let schedule = Schedule::linear(0.1, 0.0, 4)?;
+/// let schedule = Schedule::linear(0.5, 0.0, 4)?;
 /// let mut learning_rate = ScheduledLr::new(schedule.clone())?;
-/// assert_eq!([(); 2].map(|_| learning_rate.step()), [0.1, 0.07500000000000001]);
+/// assert_eq!([learning_rate.step(), learning_rate.step()], [0.5, 0.375]);
 ///
 /// let bytes = learning_rate.to_record().into_bytes().unwrap();
 /// let mut resumed = ScheduledLr::new(schedule)?;
-/// resumed.load_record(burn::lr_scheduler::LrSchedulerRecord::from_bytes(bytes).unwrap());
-/// assert_eq!(resumed.step(), 0.05);
+/// resumed.load_record(LrSchedulerRecord::from_bytes(bytes).unwrap());
+/// assert_eq!(resumed.step(), 0.25);
 /// # Ok::<(), burn_distill_schedules::ScheduleError>(())
 /// ```
 #[derive(Debug, Clone)]

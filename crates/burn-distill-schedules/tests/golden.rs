@@ -1,4 +1,5 @@
 //! Against PyTorch's own schedulers: `golden/schedules.py` writes the numbers, this only reads them.
+#![allow(clippy::unwrap_used)]
 
 use burn_distill_schedules::{PlateauMode, PlateauState, ReduceOnPlateau, Schedule, ThresholdMode};
 use serde_json::Value;

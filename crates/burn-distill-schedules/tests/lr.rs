@@ -1,4 +1,5 @@
 //! Schedules as the learning rate of Burn's own optimisers.
+#![allow(clippy::unwrap_used)]
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::lr_scheduler::{LrScheduler, LrSchedulerRecord};

@@ -1,4 +1,5 @@
 //! What holds for every schedule, and what each kind promises beyond.
+#![allow(clippy::unwrap_used)]
 
 use burn_distill_schedules::{GapState, GapTemperature, PlateauState, ReduceOnPlateau, Schedule};
 use proptest::prelude::*;
@@ -108,6 +109,16 @@ fn goes(values: impl IntoIterator<Item = f64>, direction: f64) -> bool {
     values.windows(2).all(|pair| (pair[1] - pair[0]) * direction >= -1e-15 * pair[0].abs())
 }
 
+#[test]
+fn everything_is_send_and_sync() {
+    fn check<T: Send + Sync + Clone + std::fmt::Debug + PartialEq>() {}
+    check::<Schedule>();
+    check::<ReduceOnPlateau>();
+    check::<PlateauState>();
+    check::<GapTemperature>();
+    check::<GapState>();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -171,6 +182,10 @@ proptest! {
     #[test]
     fn what_promises_to_be_monotone_is((schedule, direction) in monotone()) {
         prop_assert!(goes(looks().map(|step| schedule.value(step)), direction));
+        // And where it ends, it ends no earlier than it says.
+        if let Some(before) = schedule.end().and_then(|end| end.checked_sub(1)) {
+            prop_assert!(schedule.value(before) != schedule.value(before + 1) || schedule.bounds().0 == schedule.bounds().1);
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! What is refused, and how it is said: by the constructors and by the deserialiser alike.
+#![allow(clippy::unwrap_used)]
 
 use burn_distill_schedules::{GapState, GapTemperature, PlateauState, ReduceOnPlateau, Schedule, ThresholdMode};
 
