@@ -1,7 +1,5 @@
 use thiserror::Error;
 
-use crate::VocabularyPolicy;
-
 /// A setting of a loss that is out of its range; returned by every `init()`.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
@@ -53,10 +51,9 @@ pub(crate) fn expect_temperature(temperature: f64) -> f64 {
 pub enum LossError {
     /// Student and teacher have different numbers of classes and no policy says what to do about it.
     #[error(
-        "`student_logits` have {student} classes and `teacher_logits` {teacher}; choose a vocabulary policy: \
-         {truncate:?} (drop the last columns of the larger side) or {mask:?} (compare over the student's vocabulary)",
-        truncate = VocabularyPolicy::Truncate,
-        mask = VocabularyPolicy::MaskPadding
+        "`student_logits` have {student} classes and `teacher_logits` {teacher}; choose \
+         `VocabularyPolicy::Truncate` (drop the last columns of the larger side) or `VocabularyPolicy::MaskPadding` \
+         (compare over the student's vocabulary)"
     )]
     VocabularyMismatch {
         /// Classes of the student.

@@ -1,20 +1,91 @@
 //! Knowledge-distillation losses for Burn: logits, features and relations, with one documented scale.
+//!
+//! A loss compares a student with a teacher and gives a tensor of one element to call `backward` on. It knows nothing
+//! of models, weights or schedules. Each is made from a `Config` that is checked once:
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use burn_distill_losses::KdLossConfig;
+//!
+//! let device = Device::flex().autodiff();
+//! let student_logits = Tensor::<2>::from_floats([[0.0, 1.0], [2.0, 0.0]], &device).require_grad();
+//! let teacher_logits = Tensor::<2>::from_floats([[1.0, 0.0], [2.0, 0.0]], &device);
+//!
+//! let kd = KdLossConfig::new().with_temperature(4.0).init()?;
+//! let loss = kd.forward(student_logits.clone(), teacher_logits, None);
+//! let gradient = student_logits.grad(&loss.backward()).unwrap();
+//! assert_eq!(gradient.dims(), [2, 2]);
+//! # Ok::<(), burn_distill_losses::ConfigError>(())
+//! ```
+//!
+//! # Logits
+//!
+//! | loss | compares | default | reference |
+//! |---|---|---|---|
+//! | [`CrossEntropyLoss`] | student with the targets, label smoothing | ε 0 | Szegedy 2016 |
+//! | [`KdLoss`] | KL(teacher, student) | T 4 | Hinton 2015 |
+//! | [`ReverseKlLoss`] | KL(student, teacher) | T 1 | MiniLLM 2023 |
+//! | [`JsdLoss`] | both with their mixture | β 0.5, T 1 | GKD 2023 |
+//! | [`DkdLoss`] | KL split into target and other classes | α 1, β 8, T 4 | Zhao 2022 |
+//! | [`DistLoss`] | correlations over classes and over samples | β 1, γ 1, T 1 | Huang 2022 |
+//!
+//! All take the student's logits `[.., classes]`, where every leading dimension counts as rows (samples or tokens), an
+//! optional [`Mask`] of the rows that count, and anything that becomes [`TeacherLogits`]: dense logits or
+//! [`SparseLogits`], the top-k that a cache or a server gives. A number of classes that differs meets a
+//! [`VocabularyPolicy`].
+//!
+//! # Features
+//!
+//! | loss | compares | default | reference |
+//! |---|---|---|---|
+//! | [`HintLoss`] | activations, element by element | | FitNets 2015 |
+//! | [`AttentionTransferLoss`] | where activations are large | p 2 | Zagoruyko 2017 |
+//! | [`SpLoss`] | similarities between samples | | Tung 2019 |
+//! | [`RkdLoss`] | distances and angles between samples | 25, 50 | Park 2019 |
+//! | [`ReviewKdLoss`] | pyramids of several stages | | Chen 2021 |
+//!
+//! # One scale
+//!
+//! - True Kullback-Leibler divergence in nats, not the cross-entropy that shares its gradient.
+//! - Always times temperature squared, whatever else is set, so that a temperature does not change a term's weight.
+//! - [`Reduction::Mean`] divides by the number of unmasked rows, never by the number of classes. `forward_no_reduction`
+//!   gives the rows; for losses over a whole batch (DIST, SP, RKD) the rows are defined so that their mean is the loss.
+//! - Student first, then teacher, then targets. No gradient ever reaches the teacher.
 
 mod align;
+mod attention_transfer;
 mod cross_entropy;
+mod dist;
 mod divergence;
+mod dkd;
 mod error;
 mod floor;
+mod hint;
+mod jsd;
 mod kd;
 mod mask;
+mod norm;
 mod reduction;
+mod reverse_kl;
+mod review_kd;
+mod rkd;
+mod sp;
 mod teacher_logits;
 mod vocabulary;
 
+pub use attention_transfer::{AttentionTransferLoss, AttentionTransferLossConfig};
 pub use cross_entropy::{CrossEntropyLoss, CrossEntropyLossConfig};
+pub use dist::{DistLoss, DistLossConfig};
+pub use dkd::{DkdLoss, DkdLossConfig};
 pub use error::{ConfigError, LossError};
+pub use hint::{HintLoss, HintLossConfig};
+pub use jsd::{JsdLoss, JsdLossConfig};
 pub use kd::{KdLoss, KdLossConfig};
 pub use mask::Mask;
 pub use reduction::Reduction;
+pub use reverse_kl::{ReverseKlLoss, ReverseKlLossConfig};
+pub use review_kd::{ReviewKdLoss, ReviewKdLossConfig};
+pub use rkd::{RkdLoss, RkdLossConfig};
+pub use sp::{SpLoss, SpLossConfig};
 pub use teacher_logits::{SparseLogits, Tail, TeacherLogits};
 pub use vocabulary::VocabularyPolicy;

@@ -1,0 +1,137 @@
+use burn::{config::Config, tensor::Tensor};
+
+use crate::{
+    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy, align::align, divergence::reverse_kl,
+    error::expect_temperature,
+};
+
+/// Configuration of [`ReverseKlLoss`].
+#[derive(Config, Debug)]
+pub struct ReverseKlLossConfig {
+    /// Temperature that softens both distributions, in (0, inf).
+    #[config(default = 1.0)]
+    pub temperature: f64,
+    /// How rows become one number.
+    #[config(default = "Reduction::Mean")]
+    pub reduction: Reduction,
+    /// What to do when the numbers of classes differ.
+    #[config(default = "VocabularyPolicy::Error")]
+    pub vocabulary: VocabularyPolicy,
+}
+
+impl ReverseKlLossConfig {
+    /// The loss.
+    ///
+    /// # Errors
+    /// If `temperature` is not in (0, inf).
+    pub fn init(&self) -> Result<ReverseKlLoss, ConfigError> {
+        Ok(ReverseKlLoss {
+            temperature: ConfigError::check_temperature(self.temperature)?,
+            reduction: self.reduction,
+            vocabulary: self.vocabulary,
+        })
+    }
+}
+
+/// Reverse KL: the divergence from the student's to the teacher's distribution, which prefers a few modes of the
+/// teacher to covering all of them.
+///
+/// ```text
+/// p = softmax(teacher_logits / T),  q = softmax(student_logits / T)
+/// loss = T² · mean over rows of  Σ_c q_c (ln q_c - ln p_c)
+/// ```
+///
+/// **Scale**: true KL in nats, always times temperature squared, averaged over unmasked rows. Where the teacher's
+/// probability is exactly 0 (logit `-inf`, a class it lacks) the divergence would be infinite; such a class counts
+/// with probability 1.2e-38 (the smallest normal f32), so the loss is 87 nats times what the student puts there.
+///
+/// # Shapes
+/// - `student_logits`: `[.., classes]`, leading dimensions are rows;
+/// - `teacher_logits`: the same rows, dense or [sparse](crate::SparseLogits);
+/// - `mask`: a boolean per row, true = counts;
+/// - value: `[1]`, or `[rows]` from `forward_no_reduction`, where a masked-out row is 0.
+///
+/// # Gradients
+/// To `student_logits` only.
+///
+/// # Errors
+/// [`ReverseKlLossConfig::init`] if the temperature is not in (0, inf).
+///
+/// # Panics
+/// `forward` if the rows differ, or if the numbers of classes differ and the policy is [`VocabularyPolicy::Error`].
+///
+/// # Example
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use burn_distill_losses::ReverseKlLossConfig;
+///
+/// let device = Device::flex();
+/// let student = Tensor::<2>::from_floats([[0.0, 0.0]], &device);
+/// let teacher = Tensor::<2>::from_floats([[3f32.ln(), 0.0]], &device);
+/// let loss = ReverseKlLossConfig::new().init()?;
+/// // q = (1/2, 1/2), p = (3/4, 1/4): 0.5 ln(2/3) + 0.5 ln 2 = 0.143841.
+/// let value = loss.forward(student, teacher, None).into_scalar::<f64>();
+/// assert!((value - 0.143841).abs() < 1e-5);
+/// # Ok::<(), burn_distill_losses::ConfigError>(())
+/// ```
+///
+/// # References
+/// - Gu et al., *MiniLLM*, 2023, arXiv 2306.08543, equation 1 (there over sequences; here per token).
+/// - Reference code: TRL `generalized_jsd_loss` with `beta = 1` at 35def3ee computes this without temperature squared.
+#[derive(Debug, Clone)]
+pub struct ReverseKlLoss {
+    temperature: f64,
+    reduction: Reduction,
+    vocabulary: VocabularyPolicy,
+}
+
+impl ReverseKlLoss {
+    /// The same loss at another temperature, for schedules.
+    ///
+    /// # Panics
+    /// If `temperature` is not in (0, inf).
+    pub fn at_temperature(&self, temperature: f64) -> Self {
+        Self { temperature: expect_temperature(temperature), ..self.clone() }
+    }
+
+    /// The loss of each row, `[rows]`.
+    pub fn forward_no_reduction<const D: usize>(
+        &self,
+        student_logits: Tensor<D>,
+        teacher_logits: impl Into<TeacherLogits>,
+        mask: impl Into<Mask>,
+    ) -> Tensor<1> {
+        let mask = mask.into();
+        let aligned = align(student_logits, teacher_logits.into(), &mask, self.vocabulary);
+        let (student, teacher) = aligned.log_probs(self.temperature);
+        mask.zero(reverse_kl(student, teacher).mul_scalar(self.temperature.powi(2)))
+    }
+
+    /// The reduced loss, `[1]`.
+    pub fn forward<const D: usize>(
+        &self,
+        student_logits: Tensor<D>,
+        teacher_logits: impl Into<TeacherLogits>,
+        mask: impl Into<Mask>,
+    ) -> Tensor<1> {
+        let mask = mask.into();
+        self.reduction.apply(self.forward_no_reduction(student_logits, teacher_logits, mask.clone()), &mask)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_relative_eq;
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_class_that_the_teacher_excludes_costs_87_nats() {
+        let device = Device::flex();
+        let student = Tensor::<2>::from_floats([[0.0, 0.0]], &device);
+        let teacher = Tensor::<2>::from_floats([[0.0, f32::NEG_INFINITY]], &device);
+        let value = ReverseKlLossConfig::new().init().unwrap().forward(student, teacher, None).into_scalar::<f64>();
+        assert_relative_eq!(value, 0.5f64.ln() + 0.5 * 87.336_54, max_relative = 1e-6);
+    }
+}
