@@ -10,6 +10,9 @@ use image::{DynamicImage, ImageReader};
 use crate::dataset::ImageDataset;
 use crate::error::{Result, VisionError};
 
+/// The longest side images are resized to: 800 MB for one square image in colour.
+const MAX_SIDE: usize = 16_384;
+
 /// How an image folder is read.
 #[derive(Config, Debug, PartialEq)]
 pub struct ImageFolderConfig {
@@ -38,13 +41,17 @@ impl ImageDataset {
     /// start with a dot and files with other extensions are left out. All images are decoded into memory.
     ///
     /// # Errors
-    /// [`VisionError::OutOfRange`] if `resize` is 0 in a dimension; [`VisionError::Io`] if a folder or file is
+    /// [`VisionError::OutOfRange`] if `resize` is 0 or above 16384 in a dimension; [`VisionError::Io`] if a folder or file is
     /// unreadable; [`VisionError::Image`] if a file is not an image; [`VisionError::NoImages`] if there is no class
     /// or a class has no image; [`VisionError::ImageSize`] if an image has another size than the first.
     pub fn image_folder_with(dir: impl AsRef<Path>, config: &ImageFolderConfig) -> Result<Self> {
         let dir = dir.as_ref();
-        if config.resize.is_some_and(|size| size.iter().any(|side| !(1..=u32::MAX as usize).contains(side))) {
-            return Err(VisionError::out_of_range("resize", "[1, 2^32)", format!("{:?}", config.resize)));
+        if config.resize.is_some_and(|size| size.iter().any(|side| !(1..=MAX_SIDE).contains(side))) {
+            return Err(VisionError::out_of_range(
+                "resize",
+                format!("[1, {MAX_SIDE}]"),
+                format!("{:?}", config.resize),
+            ));
         }
         let mut class_names = Vec::new();
         let mut labels = Vec::new();
@@ -164,9 +171,11 @@ mod tests {
         let dataset = ImageDataset::image_folder_with(dir.path(), &config).unwrap();
         assert_eq!(dataset.shape(), [1, 3, 2]);
         assert_eq!((dataset.item(0).pixels(), dataset.item(1).pixels()), (&[10; 6][..], &[90; 6][..]));
-        let zero = ImageFolderConfig::new().with_resize(Some([0, 2]));
-        let error = ImageDataset::image_folder_with(dir.path(), &zero).unwrap_err().to_string();
-        assert!(error.starts_with("`resize` must be in"), "{error}");
+        for bad in [[0, 2], [2, 16_385]] {
+            let config = ImageFolderConfig::new().with_resize(Some(bad));
+            let error = ImageDataset::image_folder_with(dir.path(), &config).unwrap_err().to_string();
+            assert!(error.starts_with("`resize` must be in [1, 16384], got Some(["), "{error}");
+        }
     }
 
     #[test]
