@@ -55,13 +55,11 @@ pub(crate) fn align<const D: usize>(
             align_dense(student, mask.fill_rows(teacher, 0.0), policy)
         }
         TeacherLogits::Sparse(sparse) => {
-            let uniform = -(sparse.vocabulary() as f64).ln();
-            let indices = mask.fill_rows(sparse.indices().clone(), 0);
-            let log_probs = mask.fill_rows(sparse.log_probs().clone().cast(student.dtype()), uniform);
+            let sparse = sparse.masked(mask, student.dtype());
             if sparse.k() == sparse.vocabulary() {
-                align_dense(student, sparse.with_entries(indices, log_probs).to_dense(), policy)
+                align_dense(student, sparse.to_dense(), policy)
             } else {
-                align_sparse(student, &sparse.with_entries(indices, log_probs), policy)
+                align_sparse(student, &sparse, policy)
             }
         }
     }
@@ -74,7 +72,7 @@ fn align_dense(student: Tensor<2>, teacher: Tensor<2>, policy: VocabularyPolicy)
     let student = first_columns(student, classes);
     let teacher = if given < classes {
         let options = (&teacher.device(), teacher.dtype());
-        let missing = Tensor::full([rows, classes - given], floor(teacher.dtype()), options);
+        let missing = Tensor::full([rows, classes - given], f64::NEG_INFINITY, options);
         Tensor::cat(vec![teacher, missing], 1)
     } else {
         first_columns(teacher, classes)
@@ -86,30 +84,27 @@ fn align_sparse(student: Tensor<2>, sparse: &SparseLogits, policy: VocabularyPol
     let [rows, from] = student.dims();
     assert_rows(rows, sparse.rows());
     let classes = policy.classes(from, sparse.vocabulary());
-    let (temperature, floor) = (sparse.temperature(), floor(student.dtype()));
-    let student = first_columns(student, classes).clamp_min(floor);
+    let student = first_columns(student, classes);
+    let (temperature, absent) = (sparse.temperature(), f64::NEG_INFINITY);
 
     // Padding, and classes that the student lacks, have no column of their own.
     let unlisted = sparse
         .log_probs()
         .clone()
-        .equal_scalar(f64::NEG_INFINITY)
+        .equal_scalar(absent)
         .bool_or(sparse.indices().clone().greater_equal_elem(classes as i64));
     let indices = sparse.indices().clone().mask_fill(unlisted.clone(), 0);
-    let mut student_columns = student.clone().gather(1, indices.clone()).mask_fill(unlisted.clone(), floor);
-    let mut teacher_columns = sparse.log_probs().clone().mul_scalar(temperature).mask_fill(unlisted.clone(), floor);
+    let mut student_columns = student.clone().gather(1, indices.clone()).mask_fill(unlisted.clone(), absent);
+    let mut teacher_columns = sparse.log_probs().clone().mul_scalar(temperature).mask_fill(unlisted.clone(), absent);
 
     if sparse.tail() == Tail::Bucket {
         let counts = unlisted.clone().bool_not().float().cast(student.dtype());
         let listed = add_at([rows, classes], indices.clone(), counts).greater_elem(0.5);
-        let others = student.div_scalar(temperature).mask_fill(listed.clone(), floor);
-        let student_tail = log_sum_exp(others).mul_scalar(temperature);
-        let rest = sparse.log_probs().clone().exp().sum_dim(1).neg().add_scalar(1.0);
-        let teacher_tail = rest
-            .clamp_min(f64::from(f32::MIN_POSITIVE))
-            .log()
-            .mul_scalar(temperature)
-            .mask_fill(listed.all_dim(1), floor);
+        let nothing_else = listed.clone().all_dim(1);
+        let floor = floor(student.dtype());
+        let others = student.div_scalar(temperature).clamp_min(floor).mask_fill(listed, floor);
+        let student_tail = log_sum_exp(others).mul_scalar(temperature).mask_fill(nothing_else.clone(), absent);
+        let teacher_tail = sparse.tail_log_probs().mul_scalar(temperature).mask_fill(nothing_else, absent);
         student_columns = Tensor::cat(vec![student_columns, student_tail], 1);
         teacher_columns = Tensor::cat(vec![teacher_columns, teacher_tail], 1);
     }

@@ -77,6 +77,14 @@ pub enum LossError {
         /// Size of the vocabulary.
         vocabulary: usize,
     },
+    /// The tail's log-probabilities are not one for each row.
+    #[error("`tail_log_probs` must have one value per row: {rows}, got {given}")]
+    TailRows {
+        /// Rows of the sparse teacher.
+        rows: usize,
+        /// Values given.
+        given: usize,
+    },
     /// The temperature of a sparse teacher is out of its range.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -1,6 +1,9 @@
-use burn::tensor::{Int, Tensor, activation::log_softmax};
+use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 
-use crate::{ConfigError, LossError, floor::add_at};
+use crate::{
+    ConfigError, LossError, Mask,
+    floor::{add_at, floor, log_sum_exp},
+};
 
 /// What a teacher says about each row (sample or token): all logits, or the top-k log-probabilities.
 ///
@@ -59,6 +62,8 @@ pub struct SparseLogits {
     vocabulary: usize,
     temperature: f64,
     tail: Tail,
+    /// Log-probability of everything that is not listed, `[rows, 1]`, where it is known better than as the rest to 1.
+    rest: Option<Tensor<2>>,
 }
 
 impl SparseLogits {
@@ -95,10 +100,10 @@ impl SparseLogits {
         }
         let temperature = ConfigError::check_temperature(temperature)?;
         let (indices, log_probs) = (indices.without_autodiff(), log_probs.without_autodiff());
-        Ok(Self { indices, log_probs, vocabulary, temperature, tail })
+        Ok(Self { indices, log_probs, vocabulary, temperature, tail, rest: None })
     }
 
-    /// The `k` largest of dense logits `[rows, classes]`, at temperature 1.
+    /// The `k` largest of dense logits `[rows, classes]`, at temperature 1, with the tail's exact log-probability.
     ///
     /// # Errors
     /// If `k` is not in [1, classes].
@@ -107,8 +112,29 @@ impl SparseLogits {
         if k == 0 || k > vocabulary {
             return Err(LossError::SparseSize { k, vocabulary });
         }
-        let (log_probs, indices) = log_softmax(logits.without_autodiff(), 1).topk_with_indices(k, 1);
-        Self::new(indices, log_probs, vocabulary, 1.0, tail)
+        let all = log_softmax(logits.without_autodiff(), 1);
+        let (log_probs, indices) = all.clone().topk_with_indices(k, 1);
+        let listed = add_at(all.dims(), indices.clone(), log_probs.ones_like()).greater_elem(0.5);
+        let floor = floor(all.dtype());
+        let rest = log_sum_exp(all.clamp_min(floor).mask_fill(listed, floor));
+        let nothing = rest.clone().lower_elem(floor / 2.0);
+        let rest = rest.mask_fill(nothing, f64::NEG_INFINITY).squeeze_dim(1);
+        Self::new(indices, log_probs, vocabulary, 1.0, tail)?.with_tail_log_probs(rest)
+    }
+
+    /// The same teacher with a known log-probability of its tail, `[rows]`.
+    ///
+    /// Without it the tail's probability is 1 minus the sum of the listed ones, which in f32 is known to about 1e-7:
+    /// enough at the temperature of the log-probabilities, but a loss at temperature 4 takes the fourth root of it.
+    ///
+    /// # Errors
+    /// If there is not one value per row.
+    pub fn with_tail_log_probs(self, tail_log_probs: Tensor<1>) -> Result<Self, LossError> {
+        let (rows, [given]) = (self.rows(), tail_log_probs.dims());
+        if given != rows {
+            return Err(LossError::TailRows { rows, given });
+        }
+        Ok(Self { rest: Some(tail_log_probs.without_autodiff().reshape([rows, 1])), ..self })
     }
 
     /// Class ids `[rows, k]`.
@@ -146,9 +172,23 @@ impl SparseLogits {
         self.log_probs.dims()[1]
     }
 
-    /// The same teacher with other entries of the same shape.
-    pub(crate) fn with_entries(&self, indices: Tensor<2, Int>, log_probs: Tensor<2>) -> Self {
-        Self { indices, log_probs, ..self.clone() }
+    /// The same teacher in `dtype`, with masked-out rows replaced by harmless ones.
+    pub(crate) fn masked(&self, mask: &Mask, dtype: DType) -> Self {
+        let uniform = -(self.vocabulary as f64).ln();
+        Self {
+            indices: mask.fill_rows(self.indices.clone(), 0),
+            log_probs: mask.fill_rows(self.log_probs.clone().cast(dtype), uniform),
+            rest: self.rest.clone().map(|rest| mask.fill_rows(rest.cast(dtype), uniform)),
+            ..self.clone()
+        }
+    }
+
+    /// The log-probability of everything that is not listed, `[rows, 1]`.
+    pub(crate) fn tail_log_probs(&self) -> Tensor<2> {
+        self.rest.clone().unwrap_or_else(|| {
+            let rest = self.log_probs.clone().exp().sum_dim(1).neg().add_scalar(1.0);
+            rest.clamp_min(f64::from(f32::MIN_POSITIVE)).log()
+        })
     }
 
     /// The dense logits `[rows, vocabulary]` of a teacher that lists its whole vocabulary; `-inf` where a row's

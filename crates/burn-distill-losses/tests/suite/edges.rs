@@ -1,0 +1,181 @@
+//! Inputs at the edge of what a loss must survive.
+
+use burn::tensor::{Device, Tensor};
+use burn_distill_losses::{Mask, SparseLogits, Tail, TeacherLogits};
+
+use crate::{
+    inputs::{bools, gradient, logits, number, random, stage, targets, values},
+    table::{Logits, each_feature_loss, each_logit_loss},
+};
+
+#[track_caller]
+fn assert_finite(what: &str, numbers: &[f64]) {
+    assert!(numbers.iter().all(|number| number.is_finite()), "{what}: {numbers:?}");
+}
+
+/// Value and gradient are finite.
+fn check_finite(student: Tensor<2>, teacher: impl Into<TeacherLogits>) {
+    let teacher = teacher.into();
+    let [rows, classes] = student.dims();
+    let student = student.autodiff().require_grad();
+    each_logit_loss(|loss, settings| {
+        let (targets, mask) = (targets(rows, classes, &student.device()), Mask::from(None));
+        let inputs = Logits { student: student.clone(), teacher: teacher.clone(), targets, mask };
+        let value = (loss.reduced)(settings, inputs);
+        assert_finite(&format!("{} {settings} gradient", loss.name), &gradient(&value, &student));
+        assert_finite(&format!("{} {settings}", loss.name), &[number(value)]);
+    });
+}
+
+fn extreme(device: &Device) -> (Tensor<2>, Tensor<2>) {
+    let student = [[1e4, -1e4, 0.0, 5.0], [-1e4, -1e4, 1e4, 1e4], [1e4, 1e4, 1e4, 1e4], [0.1, -0.2, 0.3, 1e4]];
+    let teacher = [[-1e4, 1e4, 2.0, 1.0], [1e4, 1e4, -1e4, -1e4], [-1e4, 0.0, 1e4, 9e3], [1e4, -0.1, 0.2, 0.3]];
+    (Tensor::from_floats(student, device), Tensor::from_floats(teacher, device))
+}
+
+#[test]
+fn logits_of_ten_thousand_stay_finite() {
+    let device = Device::flex();
+    let (student, teacher) = extreme(&device);
+    for k in 1..=4 {
+        for tail in [Tail::Bucket, Tail::Renormalise] {
+            check_finite(student.clone(), SparseLogits::from_dense(teacher.clone(), k, tail).unwrap());
+        }
+    }
+    check_finite(student, teacher);
+}
+
+#[test]
+fn classes_without_probability_stay_finite() {
+    let device = Device::flex();
+    let infinity = f32::INFINITY;
+    let student = random(1, [3, 4], 2.0, &device);
+    let teacher = Tensor::<2>::from_floats(
+        [[1.0, -infinity, 0.5, -infinity], [-infinity, 2.0, -infinity, -infinity], [0.0, 1.0, 2.0, 3.0]],
+        &device,
+    );
+    for k in 1..=4 {
+        for tail in [Tail::Bucket, Tail::Renormalise] {
+            check_finite(student.clone(), SparseLogits::from_dense(teacher.clone(), k, tail).unwrap());
+        }
+    }
+    // The same classes masked out of the student as well.
+    check_finite(teacher.clone(), teacher.clone());
+    check_finite(student, teacher);
+}
+
+#[test]
+fn classes_without_probability_on_either_side_change_nothing() {
+    let device = Device::flex();
+    let (student, teacher) = (random(1, [3, 4], 2.0, &device), random(2, [3, 4], 2.0, &device));
+    let absent = Tensor::<2>::full([3, 2], f32::NEG_INFINITY, &device);
+    let padded = |tensor: &Tensor<2>| Tensor::cat(vec![tensor.clone(), absent.clone()], 1);
+    each_logit_loss(|loss, settings| {
+        // A mean over classes counts the absent ones: label smoothing and DIST's intra-class relation.
+        if loss.row_by_row && loss.teacher {
+            let targets = targets(3, 4, &device);
+            let value = |student: Tensor<2>, teacher: Tensor<2>| {
+                let (targets, mask) = (targets.clone(), Mask::from(None));
+                values(&(loss.rows)(settings, Logits { student, teacher: teacher.into(), targets, mask }))
+            };
+            let expected = value(student.clone(), teacher.clone());
+            let got = value(padded(&student), padded(&teacher));
+            crate::inputs::assert_close(loss.name, &got, &expected, 1e-6, 1e-6);
+        }
+    });
+}
+
+#[test]
+fn one_row_is_enough() {
+    let device = Device::flex();
+    check_finite(random(1, [1, 3], 2.0, &device), random(2, [1, 3], 2.0, &device));
+    let device = device.autodiff();
+    each_feature_loss(|loss, settings| {
+        let student = random(1, [1, 2, 5, 5], 1.0, &device).require_grad();
+        let value = (loss.reduced)(settings, stage(student.clone(), random(2, [1, 2, 5, 5], 1.0, &device)));
+        assert_finite(&format!("{} {settings} gradient", loss.name), &gradient(&value, &student));
+        assert_finite(&format!("{} {settings}", loss.name), &[number(value)]);
+    });
+}
+
+#[test]
+fn features_of_zero_stay_finite() {
+    let device = Device::flex().autodiff();
+    let shape = [3, 2, 5, 5];
+    let teachers = [random(2, shape, 1.0, &device), Tensor::zeros(shape, &device)];
+    // All samples zero, and two coinciding ones beside a third.
+    let half = Tensor::cat(vec![Tensor::zeros([2, 2, 5, 5], &device), random(4, [1, 2, 5, 5], 1.0, &device)], 0);
+    for student in [Tensor::zeros(shape, &device), half] {
+        for teacher in &teachers {
+            each_feature_loss(|loss, settings| {
+                let student = student.clone().require_grad();
+                let value = (loss.reduced)(settings, stage(student.clone(), teacher.clone()));
+                let gradient = gradient(&value, &student);
+                assert_finite(&format!("{} {settings} gradient", loss.name), &gradient);
+                assert!(gradient.iter().all(|slope| slope.abs() < 1e3), "{}: {gradient:?}", loss.name);
+                assert_finite(&format!("{} {settings}", loss.name), &[number(value)]);
+            });
+        }
+    }
+}
+
+#[test]
+fn no_unmasked_row_gives_zero_and_no_gradient() {
+    let device = Device::flex().autodiff();
+    let student = Tensor::<2>::full([2, 3], f32::NAN, &device).require_grad();
+    let teacher = random(2, [2, 3], 1.0, &device);
+    each_logit_loss(|loss, settings| {
+        for reduction in ["Mean", "Sum"] {
+            let mask = Mask::from(bools(&[false, false], &device));
+            let inputs = Logits { mask, ..logits(student.clone(), teacher.clone()) };
+            let value = (loss.reduced)(&crate::table::with(settings, "reduction", reduction), inputs);
+            assert_eq!(gradient(&value, &student), vec![0.0; 6], "{}", loss.name);
+            assert_eq!(number(value), 0.0, "{}", loss.name);
+        }
+    });
+}
+
+#[test]
+fn no_gradient_reaches_the_teacher() {
+    let device = Device::flex().autodiff();
+    let leaf = |seed| random(seed, [3, 4], 1.0, &device).require_grad();
+    each_logit_loss(|loss, settings| {
+        let (student, teacher) = (leaf(1), leaf(2));
+        // Not the leaf itself but something computed from it, as a model's output is.
+        let inputs = logits(student.clone(), teacher.clone().mul_scalar(2.0));
+        let gradients = (loss.reduced)(settings, inputs).backward();
+        assert!(student.grad(&gradients).is_some(), "{}", loss.name);
+        assert!(teacher.grad(&gradients).is_none(), "{}", loss.name);
+        if loss.teacher {
+            for tail in [Tail::Bucket, Tail::Renormalise] {
+                let (student, teacher) = (leaf(1), leaf(2));
+                let sparse = SparseLogits::from_dense(teacher.clone().mul_scalar(2.0), 2, tail).unwrap();
+                let inputs = Logits { teacher: sparse.into(), ..logits(student.clone(), teacher.clone()) };
+                let gradients = (loss.reduced)(settings, inputs).backward();
+                assert!(student.grad(&gradients).is_some(), "{}", loss.name);
+                assert!(teacher.grad(&gradients).is_none(), "{}", loss.name);
+            }
+        }
+    });
+    each_feature_loss(|loss, settings| {
+        let leaf = |seed| random(seed, [3, 2, 5, 5], 1.0, &device).require_grad();
+        let (student, teacher) = (leaf(1), leaf(2));
+        let value = (loss.reduced)(settings, stage(student.clone(), teacher.clone().mul_scalar(2.0)));
+        let gradients = value.backward();
+        assert!(student.grad(&gradients).is_some(), "{}", loss.name);
+        assert!(teacher.grad(&gradients).is_none(), "{}", loss.name);
+    });
+}
+
+#[test]
+fn student_and_teacher_may_differ_in_autodiff() {
+    let device = Device::flex();
+    each_logit_loss(|loss, settings| {
+        let (student, teacher) = (random(1, [3, 4], 1.0, &device), random(2, [3, 4], 1.0, &device));
+        let plain = number((loss.reduced)(settings, logits(student.clone(), teacher.clone())));
+        let tracked = student.clone().autodiff().require_grad();
+        assert_eq!(number((loss.reduced)(settings, logits(tracked, teacher.clone()))), plain, "{}", loss.name);
+        let validated = number((loss.reduced)(settings, logits(student, teacher.autodiff())));
+        assert_eq!(validated, plain, "{}", loss.name);
+    });
+}

@@ -1,0 +1,237 @@
+//! One row per loss. A new loss is one row here, with its golden file `golden/losses/<name>.json`.
+
+use burn::{
+    config::Config,
+    tensor::{Int, Tensor},
+};
+use burn_distill_losses::{
+    AttentionTransferLossConfig, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig, HintLossConfig, JsdLossConfig,
+    KdLossConfig, Mask, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig, SpLossConfig, TeacherLogits,
+};
+use serde_json::Value;
+
+/// What a logit loss may be given.
+pub struct Logits<const D: usize> {
+    pub student: Tensor<D>,
+    pub teacher: TeacherLogits,
+    pub targets: Tensor<1, Int>,
+    pub mask: Mask,
+}
+
+/// A loss on logits. The functions take the fields of the config that differ from its defaults.
+pub struct LogitLoss {
+    pub name: &'static str,
+    /// Configurations under which the properties are checked.
+    pub settings: &'static [&'static str],
+    /// Whether there is a teacher to take a vocabulary, a sparse form or equality from.
+    pub teacher: bool,
+    /// Whether the loss is 0 when the student equals the teacher, for any logits and number of rows.
+    pub zero_at_equality: bool,
+    /// Whether each row's value depends on that row alone.
+    pub row_by_row: bool,
+    pub rows: fn(&Value, Logits<2>) -> Tensor<1>,
+    pub tokens: fn(&Value, Logits<3>) -> Tensor<1>,
+    pub reduced: fn(&Value, Logits<2>) -> Tensor<1>,
+    pub round_trip: fn(&Value),
+}
+
+/// One stage of features `[batch, channels, height, width]`.
+#[derive(Clone)]
+pub struct Stage {
+    pub student: Tensor<4>,
+    pub teacher: Tensor<4>,
+}
+
+/// A loss on features; all but ReviewKD take one stage.
+pub struct FeatureLoss {
+    pub name: &'static str,
+    pub settings: &'static [&'static str],
+    /// Whether channels, height and width of the teacher may differ from the student's.
+    pub any_teacher_shape: bool,
+    pub rows: fn(&Value, Vec<Stage>) -> Tensor<1>,
+    pub reduced: fn(&Value, Vec<Stage>) -> Tensor<1>,
+    pub round_trip: fn(&Value),
+}
+
+/// `default` with the fields that `settings` names.
+fn configured<C: Config>(default: C, settings: &Value) -> C {
+    let mut fields = serde_json::to_value(&default).unwrap();
+    for (name, value) in settings.as_object().unwrap() {
+        *fields.get_mut(name).unwrap_or_else(|| panic!("the config has no field `{name}`")) = value.clone();
+    }
+    serde_json::from_value(fields).unwrap()
+}
+
+/// Writes the config as JSON, reads it back and compares; the loss it makes can go to another thread.
+fn round_trip<C: Config, L: Send + Sync, E>(config: C, init: fn(&C) -> Result<L, E>) {
+    let json = serde_json::to_value(&config).unwrap();
+    let read: C = serde_json::from_str(&json.to_string()).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), json);
+    assert!(init(&read).is_ok(), "{json} is not accepted");
+}
+
+fn only(stages: Vec<Stage>) -> Stage {
+    let [stage] = stages.try_into().unwrap_or_else(|_| panic!("this loss takes one stage"));
+    stage
+}
+
+macro_rules! logit_loss {
+    ($name:literal, $config:ident, |$x:ident| $arguments:tt, { $($field:ident: $value:expr),* $(,)? }) => {{
+        fn rows<const D: usize>(settings: &Value, $x: Logits<D>) -> Tensor<1> {
+            configured($config::new(), settings).init().unwrap().forward_no_reduction $arguments
+        }
+        fn reduced(settings: &Value, $x: Logits<2>) -> Tensor<1> {
+            configured($config::new(), settings).init().unwrap().forward $arguments
+        }
+        LogitLoss {
+            name: $name,
+            rows: rows::<2>,
+            tokens: rows::<3>,
+            reduced,
+            round_trip: |settings| round_trip(configured($config::new(), settings), $config::init),
+            $($field: $value),*
+        }
+    }};
+}
+
+macro_rules! feature_loss {
+    ($name:literal, $config:ident, { $($field:ident: $value:expr),* $(,)? }) => {
+        FeatureLoss {
+            name: $name,
+            rows: |settings, stages| {
+                let stage = only(stages);
+                configured($config::new(), settings).init().unwrap().forward_no_reduction(stage.student, stage.teacher)
+            },
+            reduced: |settings, stages| {
+                let stage = only(stages);
+                configured($config::new(), settings).init().unwrap().forward(stage.student, stage.teacher)
+            },
+            round_trip: |settings| round_trip(configured($config::new(), settings), $config::init),
+            $($field: $value),*
+        }
+    };
+}
+
+pub fn logit_losses() -> Vec<LogitLoss> {
+    vec![
+        logit_loss!("cross_entropy", CrossEntropyLossConfig, |x| (x.student, x.targets, x.mask), {
+            settings: &["{}", r#"{"label_smoothing": 0.2}"#],
+            teacher: false,
+            zero_at_equality: false,
+            row_by_row: true,
+        }),
+        logit_loss!("kd", KdLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &["{}", r#"{"temperature": 1.0}"#],
+            teacher: true,
+            zero_at_equality: true,
+            row_by_row: true,
+        }),
+        logit_loss!("reverse_kl", ReverseKlLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &["{}", r#"{"temperature": 2.0}"#],
+            teacher: true,
+            zero_at_equality: true,
+            row_by_row: true,
+        }),
+        logit_loss!("jsd", JsdLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &[
+                r#"{"beta": 0.0, "temperature": 2.0}"#,
+                r#"{"beta": 0.1}"#,
+                r#"{"temperature": 2.0}"#,
+                r#"{"beta": 0.9}"#,
+                r#"{"beta": 1.0}"#,
+            ],
+            teacher: true,
+            zero_at_equality: true,
+            row_by_row: true,
+        }),
+        logit_loss!("dkd", DkdLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {
+            settings: &["{}", r#"{"alpha": 0.5, "beta": 2.0, "temperature": 1.0}"#],
+            teacher: true,
+            zero_at_equality: true,
+            row_by_row: true,
+        }),
+        logit_loss!("dist", DistLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &["{}", r#"{"beta": 2.0, "gamma": 0.5, "temperature": 4.0}"#],
+            teacher: true,
+            zero_at_equality: false,
+            row_by_row: false,
+        }),
+    ]
+}
+
+pub fn feature_losses() -> Vec<FeatureLoss> {
+    vec![
+        feature_loss!("hint", HintLossConfig, { settings: &["{}"], any_teacher_shape: false }),
+        feature_loss!("attention_transfer", AttentionTransferLossConfig, {
+            settings: &["{}", r#"{"p": 1.0}"#, r#"{"p": 3.0}"#],
+            any_teacher_shape: true,
+        }),
+        feature_loss!("sp", SpLossConfig, { settings: &["{}"], any_teacher_shape: true }),
+        feature_loss!("rkd", RkdLossConfig, {
+            settings: &["{}", r#"{"distance_weight": 1.0, "angle_weight": 0.0}"#],
+            any_teacher_shape: true,
+        }),
+        FeatureLoss {
+            name: "review_kd",
+            settings: &["{}"],
+            any_teacher_shape: false,
+            rows: |settings, stages| {
+                let loss = configured(ReviewKdLossConfig::new(), settings).init().unwrap();
+                let (student, teacher): (Vec<_>, Vec<_>) = stages.into_iter().map(|s| (s.student, s.teacher)).unzip();
+                match (<[_; 1]>::try_from(student.clone()), <[_; 2]>::try_from(student.clone())) {
+                    (Ok([student]), _) => loss.forward_no_reduction(student, teacher[0].clone()),
+                    (_, Ok(student)) => loss.forward_stages_no_reduction(student, teacher.try_into().unwrap()),
+                    _ => {
+                        loss.forward_stages_no_reduction::<3>(student.try_into().unwrap(), teacher.try_into().unwrap())
+                    }
+                }
+            },
+            reduced: |settings, stages| {
+                let loss = configured(ReviewKdLossConfig::new(), settings).init().unwrap();
+                let (student, teacher): (Vec<_>, Vec<_>) = stages.into_iter().map(|s| (s.student, s.teacher)).unzip();
+                match (<[_; 1]>::try_from(student.clone()), <[_; 2]>::try_from(student.clone())) {
+                    (Ok([student]), _) => loss.forward(student, teacher[0].clone()),
+                    (_, Ok(student)) => loss.forward_stages(student, teacher.try_into().unwrap()),
+                    _ => loss.forward_stages::<3>(student.try_into().unwrap(), teacher.try_into().unwrap()),
+                }
+            },
+            round_trip: |settings| {
+                round_trip(configured(ReviewKdLossConfig::new(), settings), ReviewKdLossConfig::init)
+            },
+        },
+    ]
+}
+
+/// Calls `check` with every logit loss and each of its settings.
+pub fn each_logit_loss(check: impl Fn(&LogitLoss, &Value)) {
+    for loss in logit_losses() {
+        for settings in loss.settings {
+            check(&loss, &serde_json::from_str(settings).unwrap());
+        }
+    }
+}
+
+/// Calls `check` with every feature loss and each of its settings.
+pub fn each_feature_loss(check: impl Fn(&FeatureLoss, &Value)) {
+    for loss in feature_losses() {
+        for settings in loss.settings {
+            check(&loss, &serde_json::from_str(settings).unwrap());
+        }
+    }
+}
+
+/// `settings` with one more field.
+pub fn with(settings: &Value, field: &str, value: &str) -> Value {
+    let mut settings = settings.clone();
+    settings[field] = value.into();
+    settings
+}
+
+#[test]
+fn every_config_survives_json_and_every_loss_is_send_and_sync() {
+    each_logit_loss(|loss, settings| (loss.round_trip)(&with(settings, "reduction", "Sum")));
+    each_feature_loss(|loss, settings| (loss.round_trip)(&with(settings, "reduction", "Sum")));
+    for loss in logit_losses().iter().filter(|loss| loss.teacher) {
+        (loss.round_trip)(&with(&serde_json::json!({}), "vocabulary", "MaskPadding"));
+    }
+}
