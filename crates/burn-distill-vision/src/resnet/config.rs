@@ -93,8 +93,14 @@ const NAMES: [&str; 18] = [
     "resnet152",
 ];
 
-/// More than any use of a width or a class count, and small enough that no product of them overflows.
-const LARGEST: usize = 1 << 20;
+/// The largest width, depth and number of image channels: more than any use, and no product of them overflows.
+const LARGEST: usize = 1 << 16;
+
+/// The largest number of classes.
+const MOST_CLASSES: usize = 1 << 24;
+
+/// The largest number of parameters, so that a damaged file's architecture cannot ask for all memory.
+const MOST_PARAMETERS: usize = 1 << 30;
 
 impl ResNetConfig {
     /// torchvision's `resnet18`: 11,689,512 parameters with 1000 classes.
@@ -286,8 +292,9 @@ impl ResNetConfig {
             check("depths", depth, LARGEST)?;
         }
         check("stem_width", self.stem_width, LARGEST)?;
-        check("classes", self.classes, LARGEST)?;
-        check("in_channels", self.in_channels, LARGEST)
+        check("classes", self.classes, MOST_CLASSES)?;
+        check("in_channels", self.in_channels, LARGEST)?;
+        check("num_parameters()", self.num_parameters(), MOST_PARAMETERS)
     }
 }
 
@@ -430,12 +437,12 @@ mod tests {
             assert_eq!(error(ResNetConfig::cifar_x4(wrong, 10)), format!("{depth}{wrong}"));
         }
         assert_eq!(error(ResNetConfig::wrn(4, 2, 10)), "`depth` must be in {10, 16, 22, ..}, got 4");
-        assert_eq!(error(ResNetConfig::wrn(16, 0, 10)), "`widen` must be in [1, 16384], got 0");
+        assert_eq!(error(ResNetConfig::wrn(16, 0, 10)), "`widen` must be in [1, 1024], got 0");
 
         let error =
             |config: ResNetConfig| config.init(&Device::flex()).map(|_| ()).expect_err("out of range").to_string();
-        assert_eq!(error(of("resnet8", 0)), "`classes` must be in [1, 1048576], got 0");
-        assert_eq!(error(of("resnet8", 2).with_in_channels(0)), "`in_channels` must be in [1, 1048576], got 0");
+        assert_eq!(error(of("resnet8", 0)), "`classes` must be in [1, 16777216], got 0");
+        assert_eq!(error(of("resnet8", 2).with_in_channels(0)), "`in_channels` must be in [1, 65536], got 0");
         assert_eq!(
             error(ResNetConfig { widths: vec![16, 32], ..of("resnet8", 2) }),
             "`widths.len()` must be in {3, 4}, got 2"
@@ -446,8 +453,10 @@ mod tests {
         );
         assert_eq!(
             error(ResNetConfig { depths: vec![1, 0, 1], ..of("resnet8", 2) }),
-            "`depths` must be in [1, 1048576], got 0"
+            "`depths` must be in [1, 65536], got 0"
         );
+        let huge = error(ResNetConfig { widths: vec![65536; 4], depths: vec![65536; 4], ..ResNetConfig::resnet50(1) });
+        assert!(huge.starts_with("`num_parameters()` must be in [1, 1073741824], got 1"), "{huge}");
         assert_eq!(
             error(ResNetConfig { stem: ResNetStem::ImageNet, ..of("wrn_16_1", 2) }),
             "`stem` must be in {Cifar} with pre-activation blocks, got ImageNet"

@@ -1,9 +1,11 @@
 //! Weights in and out: PyTorch's files, strictness, damage, round trips.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 
+use burn::config::config_to_json;
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_distill_vision::{ResNet, ResNetConfig, VisionError};
@@ -231,6 +233,30 @@ fn a_file_without_architecture_asks_for_it() {
 }
 
 #[test]
+fn an_unusable_architecture_is_an_error() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("weights.safetensors");
+    let good = config_to_json(&resnet8());
+    let load = |json: String| {
+        let views = std::iter::empty::<(&str, safetensors::tensor::TensorView)>();
+        let metadata = HashMap::from([("burn-distill.resnet".to_string(), json)]);
+        std::fs::write(&path, safetensors::serialize(views, Some(metadata)).expect("serialisable")).expect("writable");
+        ResNet::from_safetensors(&path, &Device::flex()).map(|_| ()).expect_err("no weights at all")
+    };
+    let replaced = |from: &str, to: &str| {
+        assert!(good.contains(from), "{good}");
+        good.replace(from, to)
+    };
+    assert!(matches!(load(good.clone()), VisionError::MissingTensor { tensor, .. } if tensor == "conv1.weight"));
+    assert!(matches!(load(good[1..].to_string()), VisionError::UnreadableWeights { .. }));
+    assert!(matches!(load(replaced("Basic", "Basis")), VisionError::UnreadableWeights { .. }));
+    let error = load(replaced("\"classes\": 100", "\"classes\": 0"));
+    assert!(matches!(error, VisionError::OutOfRange { field: "classes", .. }), "{error}");
+    let error = load(replaced("\"stem_width\": 16", "\"stem_width\": 16000000000000"));
+    assert!(matches!(error, VisionError::OutOfRange { field: "stem_width", .. }), "{error}");
+}
+
+#[test]
 fn absent_and_foreign_files_are_named() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for name in ["absent.pth", "absent.safetensors"] {
@@ -296,13 +322,54 @@ fn an_unwritable_place_is_an_error_and_nothing_stays_behind() {
     assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 1);
 }
 
-/// Needs Python with torch and torchvision: `BURN_DISTILL_PYTHON=/path/to/python`.
+/// Python with torch and torchvision, where `BURN_DISTILL_PYTHON=/path/to/python` names it.
+fn python() -> Option<OsString> {
+    let python = std::env::var_os("BURN_DISTILL_PYTHON");
+    if python.is_none() {
+        println!("skipped: BURN_DISTILL_PYTHON names no Python with torch and torchvision");
+    }
+    python
+}
+
+/// Writes what training scripts make of a state dict: (source, folder).
+const CHECKPOINTS: &str = "
+import sys, torch
+state, out = torch.load(sys.argv[1]), sys.argv[2] + '/'
+floats = {k: v for k, v in state.items() if v.is_floating_point()}
+optimizer = {'state': {0: {'momentum_buffer': torch.ones(3)}}}
+torch.save({'epoch': 3, 'model': state, 'best_acc': 0.5, 'optimizer': optimizer}, out + 'wrapped.pth')
+torch.save({'state_dict': {'module.' + k: v for k, v in state.items()}, 'epoch': 1}, out + 'parallel.pth.tar')
+torch.save(state, out + 'legacy.pt', _use_new_zipfile_serialization=False)
+torch.save({k: torch.nn.Parameter(v) for k, v in floats.items()}, out + 'parameters.pth')
+torch.save({k: v.double() for k, v in floats.items()}, out + 'double.pth')
+torch.save({k: v.t().contiguous().t() if v.dim() == 2 else v for k, v in state.items()}, out + 'strided.pth')
+";
+
+#[test]
+fn checkpoints_of_training_scripts() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let source = golden_dir().join("cifar_resnet8.pth");
+    let status =
+        Command::new(python).arg("-c").arg(CHECKPOINTS).arg(&source).arg(dir.path()).status().expect("Python starts");
+    assert!(status.success());
+    let expected: Files = golden("cifar_resnet8_files.json");
+    let device = Device::flex();
+    let mut count = 0;
+    for file in std::fs::read_dir(dir.path()).expect("readable") {
+        let path = file.expect("readable").path();
+        let model = ResNetConfig::cifar(8, 10).and_then(|config| config.load(&path, &device));
+        let model = model.unwrap_or_else(|error| panic!("{error}"));
+        let apart = apart(&floats(model.forward(images(&expected.input.shape, &device)).logits), &expected.logits.data);
+        assert!(apart <= 1e-5, "{}: {apart:.1e}", path.display());
+        count += 1;
+    }
+    assert_eq!(count, 6);
+}
+
 #[test]
 fn torchvision_opens_the_export() {
-    let Some(python) = std::env::var_os("BURN_DISTILL_PYTHON") else {
-        println!("skipped: BURN_DISTILL_PYTHON names no Python with torch and torchvision");
-        return;
-    };
+    let Some(python) = python() else { return };
     let script = golden_dir().join("../check_export.py");
     assert!(script.exists(), "{} is missing", script.display());
     let dir = tempfile::tempdir().expect("a temporary directory");
