@@ -16,6 +16,7 @@ pub(crate) struct Aligned {
 }
 
 /// What the columns stand for.
+#[expect(clippy::large_enum_variant, reason = "one lives at a time: tensor handles, moved once per step")]
 enum Columns {
     /// Column j is class j.
     Classes,
@@ -172,6 +173,19 @@ impl ByClass {
                 let [rows, k] = indices.dims();
                 let listed = values.narrow(1, 0, k).mask_fill(unlisted.clone(), 0.0);
                 add_at([rows, *classes], indices.clone(), listed)
+            }
+        }
+    }
+
+    /// 1 for each column that stands for a class or for the tail, 0 for padding: `[rows, width]`. `None`: all do.
+    pub(crate) fn columns(&self, values: &Tensor<2>) -> Option<Tensor<2>> {
+        match &self.0 {
+            Columns::Classes => None,
+            Columns::TopK { unlisted, .. } => {
+                let listed = unlisted.clone().bool_not().float().cast(values.dtype());
+                let ([rows, k], [_, width]) = (listed.dims(), values.dims());
+                let tail = Tensor::ones([rows, width - k], (&listed.device(), values.dtype()));
+                Some(if width > k { Tensor::cat(vec![listed, tail], 1) } else { listed })
             }
         }
     }

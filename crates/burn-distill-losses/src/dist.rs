@@ -128,7 +128,7 @@ impl DistLoss {
             align(student_logits, teacher_logits.into(), &mask, self.vocabulary).into_parts();
         let student = log_softmax(student, self.temperature).exp();
         let teacher = log_softmax(teacher, self.temperature).exp();
-        let inter = inter_class(student.clone(), teacher.clone()).mul_scalar(self.beta);
+        let inter = inter_class(student.clone(), teacher.clone(), &by_class).mul_scalar(self.beta);
         let intra = intra_class(student, teacher, &by_class, &mask).mul_scalar(self.gamma);
         mask.zero((inter + intra).mul_scalar(self.temperature.powi(2)))
     }
@@ -146,8 +146,16 @@ impl DistLoss {
 }
 
 /// `1 - pearson` of each row, `[rows]`.
-fn inter_class(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
-    let centred = |probs: Tensor<2>| probs.clone() - probs.mean_dim(1);
+fn inter_class(student: Tensor<2>, teacher: Tensor<2>, by_class: &ByClass) -> Tensor<1> {
+    let columns = by_class.columns(&teacher);
+    let centred = |probs: Tensor<2>| match &columns {
+        // Padding has probability 0 already: it only must not count in the mean.
+        Some(columns) => {
+            let mean = probs.clone().sum_dim(1) / columns.clone().sum_dim(1).clamp_min(1.0);
+            (probs - mean) * columns.clone()
+        }
+        None => probs.clone() - probs.mean_dim(1),
+    };
     let correlation = cosine(centred(student), centred(teacher), 1);
     correlation.neg().add_scalar(1.0).squeeze_dim(1)
 }
@@ -175,9 +183,10 @@ fn cosine(a: Tensor<2>, b: Tensor<2>, dim: usize) -> Tensor<2> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Distribution};
 
     use super::*;
+    use crate::{SparseLogits, Tail};
 
     #[test]
     fn intra_class_relation_is_over_the_batch() {
@@ -187,5 +196,31 @@ mod tests {
         let teacher = Tensor::<2>::from_floats([[0.3, 0.7], [0.6, 0.4], [0.5, 0.5]], &device).log();
         let loss = DistLossConfig::new().with_beta(0.0).with_gamma(0.5).init().unwrap();
         assert!((loss.forward(student, teacher, None).into_scalar::<f64>() - 1.0).abs() < 1e-4);
+    }
+
+    #[test]
+    fn several_rows_that_equal_the_teacher_give_zero() {
+        let device = Device::flex();
+        device.seed(2);
+        let logits = Tensor::<2>::random([6, 5], Distribution::Default, &device);
+        let loss = DistLossConfig::new().with_beta(2.0).with_gamma(3.0).with_temperature(2.0).init().unwrap();
+        let dense = loss.forward(logits.clone(), logits.clone(), None).into_scalar::<f64>();
+        assert!(dense.abs() < 1e-3, "{dense}");
+        for tail in [Tail::Bucket, Tail::Renormalise] {
+            let sparse = SparseLogits::from_dense(logits.clone(), 3, tail).unwrap();
+            let sparse = loss.forward(logits.clone(), sparse, None).into_scalar::<f64>();
+            assert!(sparse.abs() < 1e-3, "{tail:?}: {sparse}");
+        }
+    }
+
+    #[test]
+    fn linear_relation_is_enough() {
+        let device = Device::flex();
+        // Probabilities halfway to uniform correlate perfectly over the classes of a row.
+        let teacher = Tensor::<2>::from_floats([[0.6, 0.3, 0.1], [0.2, 0.1, 0.7]], &device);
+        let student = teacher.clone().mul_scalar(0.5).add_scalar(0.5 / 3.0);
+        let loss = DistLossConfig::new().init().unwrap();
+        let value = loss.forward(student.log(), teacher.log(), None).into_scalar::<f64>();
+        assert!(value.abs() < 1e-5, "{value}");
     }
 }

@@ -11,6 +11,7 @@ use crate::{
 /// `Tensor<2>` and `Tensor<3>` convert as dense logits (leading dimensions become rows), [`SparseLogits`] as sparse.
 /// No gradient ever flows to a teacher, even when its tensors are tracked.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "one lives at a time: tensor handles, moved once per step")]
 pub enum TeacherLogits {
     /// Unnormalised logits `[rows, classes]`, not divided by a temperature.
     Dense(Tensor<2>),

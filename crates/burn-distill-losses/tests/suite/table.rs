@@ -11,46 +11,46 @@ use burn_distill_losses::{
 use serde_json::Value;
 
 /// What a logit loss may be given.
-pub struct Logits<const D: usize> {
-    pub student: Tensor<D>,
-    pub teacher: TeacherLogits,
-    pub targets: Tensor<1, Int>,
-    pub mask: Mask,
+pub(crate) struct Logits<const D: usize> {
+    pub(crate) student: Tensor<D>,
+    pub(crate) teacher: TeacherLogits,
+    pub(crate) targets: Tensor<1, Int>,
+    pub(crate) mask: Mask,
 }
 
 /// A loss on logits. The functions take the fields of the config that differ from its defaults.
-pub struct LogitLoss {
-    pub name: &'static str,
+pub(crate) struct LogitLoss {
+    pub(crate) name: &'static str,
     /// Configurations under which the properties are checked.
-    pub settings: &'static [&'static str],
+    pub(crate) settings: &'static [&'static str],
     /// Whether there is a teacher to take a vocabulary, a sparse form or equality from.
-    pub teacher: bool,
+    pub(crate) teacher: bool,
     /// Whether the loss is 0 when the student equals the teacher, for any logits and number of rows.
-    pub zero_at_equality: bool,
+    pub(crate) zero_at_equality: bool,
     /// Whether each row's value depends on that row alone.
-    pub row_by_row: bool,
-    pub rows: fn(&Value, Logits<2>) -> Tensor<1>,
-    pub tokens: fn(&Value, Logits<3>) -> Tensor<1>,
-    pub reduced: fn(&Value, Logits<2>) -> Tensor<1>,
-    pub round_trip: fn(&Value),
+    pub(crate) row_by_row: bool,
+    pub(crate) rows: fn(&Value, Logits<2>) -> Tensor<1>,
+    pub(crate) tokens: fn(&Value, Logits<3>) -> Tensor<1>,
+    pub(crate) reduced: fn(&Value, Logits<2>) -> Tensor<1>,
+    pub(crate) round_trip: fn(&Value),
 }
 
 /// One stage of features `[batch, channels, height, width]`.
 #[derive(Clone)]
-pub struct Stage {
-    pub student: Tensor<4>,
-    pub teacher: Tensor<4>,
+pub(crate) struct Stage {
+    pub(crate) student: Tensor<4>,
+    pub(crate) teacher: Tensor<4>,
 }
 
 /// A loss on features; all but ReviewKD take one stage.
-pub struct FeatureLoss {
-    pub name: &'static str,
-    pub settings: &'static [&'static str],
+pub(crate) struct FeatureLoss {
+    pub(crate) name: &'static str,
+    pub(crate) settings: &'static [&'static str],
     /// Whether channels, height and width of the teacher may differ from the student's.
-    pub any_teacher_shape: bool,
-    pub rows: fn(&Value, Vec<Stage>) -> Tensor<1>,
-    pub reduced: fn(&Value, Vec<Stage>) -> Tensor<1>,
-    pub round_trip: fn(&Value),
+    pub(crate) any_teacher_shape: bool,
+    pub(crate) rows: fn(&Value, Vec<Stage>) -> Tensor<1>,
+    pub(crate) reduced: fn(&Value, Vec<Stage>) -> Tensor<1>,
+    pub(crate) round_trip: fn(&Value),
 }
 
 /// `default` with the fields that `settings` names.
@@ -73,6 +73,16 @@ fn round_trip<C: Config, L: Send + Sync, E>(config: C, init: fn(&C) -> Result<L,
 fn only(stages: Vec<Stage>) -> Stage {
     let [stage] = stages.try_into().unwrap_or_else(|_| panic!("this loss takes one stage"));
     stage
+}
+
+fn students<const N: usize>(stages: &[Stage]) -> [Tensor<4>; N] {
+    assert_eq!(stages.len(), N);
+    std::array::from_fn(|stage| stages[stage].student.clone())
+}
+
+fn teachers<const N: usize>(stages: &[Stage]) -> [Tensor<4>; N] {
+    assert_eq!(stages.len(), N);
+    std::array::from_fn(|stage| stages[stage].teacher.clone())
 }
 
 macro_rules! logit_loss {
@@ -112,7 +122,7 @@ macro_rules! feature_loss {
     };
 }
 
-pub fn logit_losses() -> Vec<LogitLoss> {
+pub(crate) fn logit_losses() -> Vec<LogitLoss> {
     vec![
         logit_loss!("cross_entropy", CrossEntropyLossConfig, |x| (x.student, x.targets, x.mask), {
             settings: &["{}", r#"{"label_smoothing": 0.2}"#],
@@ -159,7 +169,7 @@ pub fn logit_losses() -> Vec<LogitLoss> {
     ]
 }
 
-pub fn feature_losses() -> Vec<FeatureLoss> {
+pub(crate) fn feature_losses() -> Vec<FeatureLoss> {
     vec![
         feature_loss!("hint", HintLossConfig, { settings: &["{}"], any_teacher_shape: false }),
         feature_loss!("attention_transfer", AttentionTransferLossConfig, {
@@ -177,22 +187,18 @@ pub fn feature_losses() -> Vec<FeatureLoss> {
             any_teacher_shape: false,
             rows: |settings, stages| {
                 let loss = configured(ReviewKdLossConfig::new(), settings).init().unwrap();
-                let (student, teacher): (Vec<_>, Vec<_>) = stages.into_iter().map(|s| (s.student, s.teacher)).unzip();
-                match (<[_; 1]>::try_from(student.clone()), <[_; 2]>::try_from(student.clone())) {
-                    (Ok([student]), _) => loss.forward_no_reduction(student, teacher[0].clone()),
-                    (_, Ok(student)) => loss.forward_stages_no_reduction(student, teacher.try_into().unwrap()),
-                    _ => {
-                        loss.forward_stages_no_reduction::<3>(student.try_into().unwrap(), teacher.try_into().unwrap())
-                    }
+                match stages.len() {
+                    1 => loss.forward_no_reduction(stages[0].student.clone(), stages[0].teacher.clone()),
+                    2 => loss.forward_stages_no_reduction(students::<2>(&stages), teachers(&stages)),
+                    _ => loss.forward_stages_no_reduction(students::<3>(&stages), teachers(&stages)),
                 }
             },
             reduced: |settings, stages| {
                 let loss = configured(ReviewKdLossConfig::new(), settings).init().unwrap();
-                let (student, teacher): (Vec<_>, Vec<_>) = stages.into_iter().map(|s| (s.student, s.teacher)).unzip();
-                match (<[_; 1]>::try_from(student.clone()), <[_; 2]>::try_from(student.clone())) {
-                    (Ok([student]), _) => loss.forward(student, teacher[0].clone()),
-                    (_, Ok(student)) => loss.forward_stages(student, teacher.try_into().unwrap()),
-                    _ => loss.forward_stages::<3>(student.try_into().unwrap(), teacher.try_into().unwrap()),
+                match stages.len() {
+                    1 => loss.forward(stages[0].student.clone(), stages[0].teacher.clone()),
+                    2 => loss.forward_stages(students::<2>(&stages), teachers(&stages)),
+                    _ => loss.forward_stages(students::<3>(&stages), teachers(&stages)),
                 }
             },
             round_trip: |settings| {
@@ -203,7 +209,7 @@ pub fn feature_losses() -> Vec<FeatureLoss> {
 }
 
 /// Calls `check` with every logit loss and each of its settings.
-pub fn each_logit_loss(check: impl Fn(&LogitLoss, &Value)) {
+pub(crate) fn each_logit_loss(check: impl Fn(&LogitLoss, &Value)) {
     for loss in logit_losses() {
         for settings in loss.settings {
             check(&loss, &serde_json::from_str(settings).unwrap());
@@ -212,7 +218,7 @@ pub fn each_logit_loss(check: impl Fn(&LogitLoss, &Value)) {
 }
 
 /// Calls `check` with every feature loss and each of its settings.
-pub fn each_feature_loss(check: impl Fn(&FeatureLoss, &Value)) {
+pub(crate) fn each_feature_loss(check: impl Fn(&FeatureLoss, &Value)) {
     for loss in feature_losses() {
         for settings in loss.settings {
             check(&loss, &serde_json::from_str(settings).unwrap());
@@ -221,7 +227,7 @@ pub fn each_feature_loss(check: impl Fn(&FeatureLoss, &Value)) {
 }
 
 /// `settings` with one more field.
-pub fn with(settings: &Value, field: &str, value: &str) -> Value {
+pub(crate) fn with(settings: &Value, field: &str, value: &str) -> Value {
     let mut settings = settings.clone();
     settings[field] = value.into();
     settings
