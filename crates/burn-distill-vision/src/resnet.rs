@@ -135,8 +135,14 @@ impl ResNet {
 impl Student<ImageBatch> for ResNet {
     type Output = ResNetOutput;
 
+    /// The forward pass; that of a model without gradients (`Frozen`, `valid()`) stays outside the gradient graph,
+    /// whatever device the batch is on.
     fn forward(&self, batch: &ImageBatch) -> ResNetOutput {
-        Self::forward(self, batch.images.clone())
+        let images = batch.images.clone();
+        match self.conv1.weight.val().device().is_autodiff() {
+            true => Self::forward(self, images),
+            false => Self::forward(self, images.without_autodiff()),
+        }
     }
 }
 
@@ -150,8 +156,10 @@ fn run(blocks: &[Block], input: Stage, next_norm: &BatchNorm) -> Stage {
 mod tests {
     use burn::module::Module;
     use burn::tensor::{Device, Distribution, Tensor};
+    use burn_distill_models::{Frozen, Student, Teacher};
 
     use super::{ResNet, ResNetConfig, ResNetOutput, Stage};
+    use crate::ImageBatch;
 
     fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         tensor.into_data().try_to_vec().expect("32-bit floats")
@@ -237,6 +245,29 @@ mod tests {
             let moved = values(model.valid().forward(batch.without_autodiff()).logits);
             assert_ne!(moved, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_batch_goes_to_student_and_teacher() {
+        let device = Device::flex().autodiff();
+        let student = model("resnet8", &device);
+        let teacher = Frozen::new(student.clone());
+        let mut batch = ImageBatch::new(images(4, 32, &device), &[Some(1), Some(0), None, Some(4)]);
+        let expected = student.valid().forward(batch.images.clone().without_autodiff());
+        for _ in 0..2 {
+            let out = Teacher::forward(&teacher, &batch);
+            assert!(!out.logits.device().is_autodiff());
+            assert_eq!(values(out.logits), values(expected.logits.clone()));
+            // The student that the teacher came from trains on.
+            let out = Student::forward(&student, &batch);
+            let gradients = out.stage2.pre_activation.mean().backward();
+            assert!(student.conv1.weight.val().grad(&gradients).is_some());
+        }
+        // A batch without gradients trains as well.
+        batch.images = batch.images.without_autodiff();
+        let gradients = Student::forward(&student, &batch).logits.sum().backward();
+        assert!(student.fc.weight.val().grad(&gradients).is_some());
+        assert!(student.layer1[0].bn1.gamma.val().grad(&gradients).is_some());
     }
 
     #[test]

@@ -48,7 +48,8 @@ impl ResNetConfig {
     pub fn load(&self, path: impl AsRef<Path>, device: &Device) -> Result<ResNet, VisionError> {
         self.validate()?;
         let path = path.as_ref();
-        let is_safetensors = path.extension().and_then(OsStr::to_str).is_some_and(|ext| ext == "safetensors");
+        let is_safetensors =
+            path.extension().and_then(OsStr::to_str).is_some_and(|ext| ext.eq_ignore_ascii_case("safetensors"));
         let tensors = if is_safetensors {
             read_safetensors(path, fs::read(path).map_err(VisionError::io(path))?)?
         } else {
@@ -77,8 +78,8 @@ impl ResNet {
         Self::with_tensors(&config, read_safetensors(path, bytes)?, path, device)
     }
 
-    /// Writes the weights as safetensors under torchvision's names (RepDistiller's for the CIFAR families), with the
-    /// architecture in the file's metadata.
+    /// Writes the weights as 32-bit safetensors under torchvision's names (RepDistiller's for the CIFAR families),
+    /// with the architecture in the file's metadata.
     ///
     /// `load_state_dict(safetensors.torch.load_file(path))` accepts the file, strictly: it also holds
     /// `num_batches_tracked`, as 0, because Burn does not count batches. The same weights give the same bytes. The
