@@ -23,6 +23,7 @@ const COLORS: [RGBColor; 9] = [
 ];
 
 /// How a line is drawn: validation solid, training dashed, anything else dotted; solid where there is one split.
+/// A lone point is filled where its line would be solid, and hollow otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stroke {
     Solid,
@@ -88,7 +89,8 @@ fn draw(chart: &Chart, svg: &mut String) -> Result<(), Box<dyn std::error::Error
         for segment in segments(series) {
             let points = segment.iter().copied();
             match (segment, stroke(chart, &series.split)) {
-                ([point], _) => context.draw_series([Circle::new(*point, 4, color.filled())])?,
+                ([point], Stroke::Solid) => context.draw_series([Circle::new(*point, 4, color.filled())])?,
+                ([point], _) => context.draw_series([Circle::new(*point, 4, color.stroke_width(2))])?,
                 (_, Stroke::Solid) => context.draw_series(LineSeries::new(points, color.stroke_width(2)))?,
                 (_, Stroke::Dashed) => {
                     context.draw_series(DashedLineSeries::new(points, 7, 4, color.stroke_width(2)))?

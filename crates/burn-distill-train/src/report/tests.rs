@@ -6,14 +6,15 @@ use serde_json::json;
 use super::*;
 
 fn profile(name: &str, parameters: u64, accuracy: f64) -> ModelProfile {
-    let latency = Latency { median_ms: 9.5, p10_ms: 9.1, p90_ms: 10.2, batch_size: 64, runs: 30 };
+    let median_ms = 9.5 * parameters as f64 / 1e6;
+    let latency = Latency { median_ms, p10_ms: 0.96 * median_ms, p90_ms: 1.07 * median_ms, batch_size: 64, runs: 30 };
     ModelProfile {
         name: name.into(),
         parameters,
         multiply_adds: Some(150 * parameters),
         weight_bytes: 4 * parameters,
         peak_memory_bytes: Some(300 << 20),
-        latency: Some(Latency { median_ms: latency.median_ms * parameters as f64 / 1e6, ..latency }),
+        latency: Some(latency),
         accuracy: Some(accuracy),
     }
 }
@@ -40,7 +41,7 @@ fn run(epochs: usize) -> Vec<MetricsRow> {
             ("accuracy", 0.85 * rise),
             ("accuracy_top5", 0.98 * rise),
             ("temperature", 4.0 - 2.0 * t / epochs as f64),
-            ("learning_rate", 0.05 * (1.0 + (t / epochs as f64 * 3.14).cos())),
+            ("learning_rate", 0.05 * (1.0 + (t / epochs as f64 * std::f64::consts::PI).cos())),
             ("weight:kd", 0.9),
             ("weight:review", (t / 20.0).min(1.0)),
             ("images_per_second", 2400.0 + 30.0 * (t * 1.7).sin()),
@@ -151,6 +152,10 @@ fn runs_without_metrics_of_one_epoch_and_of_nothing_finite_have_pages() {
     elements(&empty);
     let one = Report::new("one").metrics(run(1)).to_html().unwrap();
     assert!(one.contains("<circle") && one.contains("train, epoch 1"));
+    assert!(
+        one.lines().any(|line| line.starts_with("<circle") && line.contains("fill=\"none\"")),
+        "training is hollow"
+    );
     elements(&one);
     let diverged = vec![row(1, "train", &[("kd", f64::NAN), ("hard", f64::NEG_INFINITY)])];
     let page = Report::new("diverged").metrics(diverged).to_html().unwrap();
