@@ -9,6 +9,7 @@ PyTorch's rates are a base rate times factors; the cases are written so that bas
 """
 
 import json
+import math
 import pathlib
 
 import torch
@@ -178,15 +179,21 @@ def plateau(metrics, **arguments):
 NAN = float("nan")
 LOSSES = [1.0, 0.9, 0.91, 0.92, 0.9, 0.8999, 0.7, 0.71, 0.72, 0.73, 0.74, 0.75, 0.76, 0.77, 0.5, 0.51, 0.52, 0.53, 0.54]
 LOSSES += [NAN, 0.55, 0.49, 0.488, 0.487, 0.486, 0.485, 0.484, 0.483, 0.482, 0.481]
-NEGATIVE = [-x for x in LOSSES]
+# An accuracy that creeps up in steps about as large as the thresholds, and the loss that is its mirror image.
+ACCURACIES = [1 - 0.6 * math.exp(-i / 15) + 0.012 * math.sin(1.7 * i) for i in range(60)]
+CREEPING = [1.6 - x for x in ACCURACIES]
+# Below 0 a relative threshold asks for less than the best, in PyTorch as here.
+NEGATIVE = [-x for x in CREEPING]
+
 golden["plateau"] = [
     plateau(LOSSES, mode="min", factor=0.5, patience=2, threshold=1e-4, threshold_mode="rel", cooldown=0, min_lr=0.0),
     plateau(LOSSES, mode="min", factor=0.1, patience=1, threshold=0.01, threshold_mode="abs", cooldown=2, min_lr=0.002),
     plateau(LOSSES, mode="min", factor=0.7, patience=0, threshold=0.05, threshold_mode="rel", cooldown=1, min_lr=0.1),
-    plateau(LOSSES, mode="max", factor=0.5, patience=3, threshold=0.02, threshold_mode="rel", cooldown=3, min_lr=0.0),
-    plateau(NEGATIVE, mode="max", factor=0.6, patience=1, threshold=0.003, threshold_mode="abs", cooldown=1, min_lr=0.0),
-    # A relative threshold of a negative best asks for less than the best, in PyTorch as here.
-    plateau(NEGATIVE, mode="min", factor=0.6, patience=1, threshold=0.01, threshold_mode="rel", cooldown=0, min_lr=0.0),
+    plateau(CREEPING, mode="min", factor=0.5, patience=1, threshold=0.02, threshold_mode="rel", cooldown=0, min_lr=0.0),
+    plateau(CREEPING, mode="min", factor=0.5, patience=1, threshold=0.02, threshold_mode="abs", cooldown=1, min_lr=0.0),
+    plateau(ACCURACIES, mode="max", factor=0.5, patience=1, threshold=0.02, threshold_mode="rel", cooldown=2, min_lr=0.0),
+    plateau(ACCURACIES, mode="max", factor=0.6, patience=2, threshold=0.02, threshold_mode="abs", cooldown=0, min_lr=0.0),
+    plateau(NEGATIVE, mode="max", factor=0.6, patience=1, threshold=0.01, threshold_mode="rel", cooldown=0, min_lr=0.0),
 ]
 
 path = pathlib.Path(__file__).with_suffix(".json")

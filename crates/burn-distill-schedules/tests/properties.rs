@@ -170,6 +170,21 @@ proptest! {
     }
 
     #[test]
+    fn a_restart_begins_at_the_decayed_peak(
+        from in number(), to in number(), first in 1usize..9, multiplier in 2usize..4, decay in fraction(),
+    ) {
+        let schedule = Schedule::cosine_restarts(from, to, 2 * first, multiplier, decay).unwrap();
+        let (mut start, mut length, mut height) = (0, 2 * first, from - to);
+        for _ in 0..8 {
+            prop_assert!((schedule.value(start) - (to + height)).abs() < 1e-13);
+            prop_assert!((schedule.value(start + length / 2) - (to + height / 2.0)).abs() < 1e-13);
+            start += length;
+            length *= multiplier;
+            height *= decay;
+        }
+    }
+
+    #[test]
     fn the_last_value_is_held(schedule in any(), later in 0usize..usize::MAX) {
         if let Some(end) = schedule.end() {
             let last = schedule.value(end);

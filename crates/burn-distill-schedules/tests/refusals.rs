@@ -203,6 +203,9 @@ fn observations_that_are_no_numbers() {
         plateau.observe(&mut state, metric);
     }
     assert_eq!((state.best, plateau.scale(&state)), (None, 0.5));
+    plateau.observe(&mut state, 1.0);
+    plateau.observe(&mut state, -INF);
+    assert_eq!((state.best, state.bad_observations), (Some(1.0), 1));
 }
 
 #[test]
