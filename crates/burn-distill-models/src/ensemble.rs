@@ -123,12 +123,22 @@ impl<Batch: 'static> Teacher<Batch> for Ensemble<Batch> {
         let text = format!("{:?} {members:?}", self.mean);
         format!("{:016x}", mix_seed(&text.bytes().map(u64::from).collect::<Vec<_>>()))
     }
+
+    fn parameter_count(&self) -> u64 {
+        self.members.iter().map(|(_, member)| member.parameter_count()).sum()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.members.iter().map(|(_, member)| member.weight_bytes()).sum()
+    }
 }
 
 /// A teacher of any type, seen through its logits.
 trait Member<Batch>: Send + Sync {
     fn logits(&self, batch: &Batch) -> Tensor<2>;
     fn fingerprint(&self) -> String;
+    fn parameter_count(&self) -> u64;
+    fn weight_bytes(&self) -> u64;
     fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device>;
     fn fork(self: Box<Self>, device: &Device) -> Box<dyn Member<Batch>>;
     fn to_device(self: Box<Self>, device: &Device) -> Box<dyn Member<Batch>>;
@@ -154,6 +164,14 @@ where
 
     fn fingerprint(&self) -> String {
         self.teacher.fingerprint()
+    }
+
+    fn parameter_count(&self) -> u64 {
+        self.teacher.parameter_count()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.teacher.weight_bytes()
     }
 
     fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {

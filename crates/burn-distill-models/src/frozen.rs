@@ -1,7 +1,7 @@
 use burn::module::{Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor};
 use burn::tensor::Device;
 
-use crate::{Student, Teacher, fingerprint};
+use crate::{Student, Teacher, fingerprint, parameter_count, weight_bytes};
 
 /// A model that is never trained: it moves with its parent, and is invisible to records, gradients, optimisers and
 /// parameter groups.
@@ -48,6 +48,14 @@ impl<Batch, M: Student<Batch>> Teacher<Batch> for Frozen<M> {
 
     fn fingerprint(&self) -> String {
         fingerprint(&self.0)
+    }
+
+    fn parameter_count(&self) -> u64 {
+        parameter_count(&self.0)
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        weight_bytes(&self.0)
     }
 }
 

@@ -6,6 +6,7 @@
 //! | any trained model as teacher | [`Frozen`] |
 //! | several teachers as one | [`Ensemble`] |
 //! | the average of the student's own past (Mean Teacher) | [`MeanTeacher`] |
+//! | none: the same student on labels alone | [`NoTeacher`] |
 //! | the previous generation (born-again) | [`Frozen::new`] on the trained student |
 //! | a student feature in the teacher's shape | [`LinearConnector`], [`ConvConnector`], [`MlpConnector`], [`ReviewConnector`] |
 //! | a run that resumes to the same numbers | [`SeededLoader`] |
@@ -37,6 +38,8 @@ mod fingerprint;
 mod frozen;
 mod loader;
 mod mean_teacher;
+mod no_teacher;
+mod parameters;
 mod seed;
 mod student;
 
@@ -50,5 +53,7 @@ pub use fingerprint::fingerprint;
 pub use frozen::Frozen;
 pub use loader::{Seeded, SeededLoader, SeededLoaderConfig};
 pub use mean_teacher::MeanTeacher;
+pub use no_teacher::NoTeacher;
+pub use parameters::{parameter_count, weight_bytes};
 pub use seed::{mix_seed, rng_from_seed};
 pub use student::{Student, Teacher};

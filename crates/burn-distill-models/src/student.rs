@@ -45,6 +45,17 @@ pub trait Teacher<Batch>: Module {
         crate::fingerprint(self)
     }
 
+    /// How many parameters the teacher has, for the comparison with its student. The default counts what a visitor
+    /// sees; a teacher without weights of its own, such as a cache, has none.
+    fn parameter_count(&self) -> u64 {
+        crate::parameter_count(self)
+    }
+
+    /// The bytes of the teacher's weights and buffers.
+    fn weight_bytes(&self) -> u64 {
+        crate::weight_bytes(self)
+    }
+
     /// Called after the optimiser's `step`-th step (counted from 0) with the updated student. The default does
     /// nothing.
     fn after_step<S: Module>(self, student: &S, step: usize) -> Self {

@@ -7,11 +7,11 @@ use burn::tensor::{Bool, DType, Int, Shape, Tensor, TensorData};
 /// variance of batch norm are buffers and do not, as in PyTorch. Burn's own `num_params` does count them, so it is
 /// larger by twice the channels of every batch norm.
 ///
-/// A [`Frozen`](burn_distill_models::Frozen) teacher hides its parameters; count those of `frozen.inner()`.
+/// A [`Frozen`](crate::Frozen) model hides its parameters: ask it by [`Teacher::parameter_count`](crate::Teacher::parameter_count).
 ///
 /// ```
 /// use burn::{module::Module, nn::BatchNormConfig, tensor::Device};
-/// use burn_distill_eval::{parameter_count, weight_bytes};
+/// use burn_distill_models::{parameter_count, weight_bytes};
 ///
 /// let norm = BatchNormConfig::new(8).init(&Device::flex());
 /// assert_eq!(parameter_count(&norm), 16); // scale and shift

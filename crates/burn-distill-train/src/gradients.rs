@@ -1,0 +1,48 @@
+//! The global norm of all gradients, and scaling by it.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+
+/// The Euclidean norm over the gradients of all parameters together; infinite or NaN when any of them is.
+pub(crate) fn global_norm<M: Module>(module: &M, grads: &GradientsParams) -> f64 {
+    struct Norm<'a> {
+        grads: &'a GradientsParams,
+        sum: Option<Tensor<1>>,
+    }
+    impl ModuleVisitor for Norm<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.grads.get::<D>(param.id) {
+                let square = grad.square().sum();
+                self.sum = Some(match self.sum.take() {
+                    Some(sum) => sum.clone() + square.to_device(&sum.device()),
+                    None => square,
+                });
+            }
+        }
+    }
+    let mut norm = Norm { grads, sum: None };
+    module.visit(&mut norm);
+    norm.sum.map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>()).sqrt())
+}
+
+/// Multiplies every gradient by `factor`.
+pub(crate) fn scale<M: Module>(module: &M, grads: GradientsParams, factor: f64) -> GradientsParams {
+    struct Scale {
+        grads: GradientsParams,
+        factor: f64,
+    }
+    impl ModuleVisitor for Scale {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.grads.remove::<D>(param.id) {
+                self.grads.register(param.id, grad.mul_scalar(self.factor));
+            }
+        }
+    }
+    if factor == 1.0 {
+        return grads;
+    }
+    let mut scale = Scale { grads, factor };
+    module.visit(&mut scale);
+    scale.grads
+}

@@ -1,0 +1,206 @@
+//! Metrics by name: one kind for plain values, one for what is counted over rows, one for speed and rate.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::TensorReadError;
+use burn::train::metric::{
+    Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
+    SerializedEntry,
+};
+use burn_distill_eval::ClassificationStats;
+
+use crate::output::{DistillOutput, Observed};
+
+/// Names that a term may not take.
+pub(crate) fn is_reserved(name: &str) -> bool {
+    let names = ["total", "temperature", "learning_rate", "grad_norm"];
+    names.contains(&name) || Counted::ALL.iter().any(|counted| counted.name() == name) || name.contains(':')
+}
+
+impl Adaptor<Arc<Observed>> for DistillOutput {
+    fn adapt(&self) -> Arc<Observed> {
+        self.observed()
+    }
+}
+
+/// What is counted over the rows of a [`Classification`](crate::Classification).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Accuracy,
+    AccuracyTop5,
+    Agreement,
+    KlToTeacher,
+    CalibrationError,
+    TeacherAccuracy,
+}
+
+impl Counted {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Accuracy,
+        Self::AccuracyTop5,
+        Self::Agreement,
+        Self::KlToTeacher,
+        Self::CalibrationError,
+        Self::TeacherAccuracy,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::AccuracyTop5 => "accuracy_top5",
+            Self::Agreement => "agreement",
+            Self::KlToTeacher => "kl_to_teacher",
+            Self::CalibrationError => "calibration_error",
+            Self::TeacherAccuracy => "teacher_accuracy",
+        }
+    }
+
+    /// Of the student's statistics, except for the teacher's own.
+    fn value(self, stats: &ClassificationStats) -> Option<f64> {
+        match self {
+            Self::Accuracy | Self::TeacherAccuracy => stats.top1.as_ref()?.value(),
+            Self::AccuracyTop5 => stats.top5.as_ref()?.value(),
+            Self::Agreement => stats.agreement.as_ref()?.value(),
+            Self::KlToTeacher => stats.kl.as_ref()?.value(),
+            Self::CalibrationError => stats.calibration.as_ref()?.expected_calibration_error(),
+        }
+    }
+
+    fn higher_is_better(self) -> bool {
+        !matches!(self, Self::KlToTeacher | Self::CalibrationError)
+    }
+}
+
+/// Where a metric's value comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// The mean of a value over the items of the epoch.
+    Mean { sum: f64, items: usize },
+    /// Counted over all rows of the epoch.
+    Counted { kind: Counted, stats: ClassificationStats },
+    /// The last learning rate.
+    LearningRate,
+    /// Items per second of the epoch so far, counted from the end of its first batch.
+    Throughput { since: Option<(Instant, usize)> },
+}
+
+/// A named metric of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedMetric {
+    name: MetricName,
+    source: Source,
+    higher_is_better: bool,
+    items_before: usize,
+    now: Option<f64>,
+    epoch: Option<f64>,
+}
+
+impl NamedMetric {
+    fn new(name: impl Into<String>, source: Source, higher_is_better: bool) -> Self {
+        let name = Arc::new(name.into());
+        Self { name, source, higher_is_better, items_before: 0, now: None, epoch: None }
+    }
+
+    pub(crate) fn mean(name: impl Into<String>) -> Self {
+        Self::new(name, Source::Mean { sum: 0.0, items: 0 }, false)
+    }
+
+    pub(crate) fn counted(kind: Counted) -> Self {
+        Self::new(kind.name(), Source::Counted { kind, stats: ClassificationStats::default() }, kind.higher_is_better())
+    }
+
+    pub(crate) fn learning_rate() -> Self {
+        Self::new("learning_rate", Source::LearningRate, false)
+    }
+
+    pub(crate) fn throughput(unit: &str) -> Self {
+        Self::new(format!("{unit}_per_second"), Source::Throughput { since: None }, true)
+    }
+
+    fn entry(&self, value: Option<f64>) -> SerializedEntry {
+        match value {
+            Some(value) => SerializedEntry::new(format!("{value:.4}"), value.to_string()),
+            None => SerializedEntry::not_available(None),
+        }
+    }
+}
+
+impl Metric for NamedMetric {
+    type Input = Arc<Observed>;
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes { unit: None, higher_is_better: self.higher_is_better }.into()
+    }
+
+    fn update(&mut self, item: &Arc<Observed>, meta: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
+        let done = meta.progress.items_processed;
+        let new_items = done.saturating_sub(self.items_before);
+        self.items_before = done;
+        match &mut self.source {
+            Source::Mean { sum, items } => {
+                self.now = item.value(&self.name);
+                if let Some(value) = self.now {
+                    *sum += value * new_items as f64;
+                    *items += new_items;
+                    self.epoch = Some(*sum / *items as f64);
+                }
+            }
+            Source::Counted { kind, stats } => {
+                let batch = match kind {
+                    Counted::TeacherAccuracy => &item.teacher_classification,
+                    _ => &item.classification,
+                };
+                if let Some(batch) = batch {
+                    self.now = kind.value(batch);
+                    stats.merge(batch);
+                    self.epoch = kind.value(stats);
+                }
+            }
+            Source::LearningRate => {
+                self.now = meta.lr.as_ref().map(|rate| rate.base());
+                self.epoch = self.now;
+            }
+            Source::Throughput { since } => {
+                let (start, before) = *since.get_or_insert_with(|| (Instant::now(), done));
+                if done > before {
+                    self.now = Some((done - before) as f64 / start.elapsed().as_secs_f64().max(1e-9));
+                    self.epoch = self.now;
+                }
+            }
+        }
+        Ok(self.entry(self.now))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(self.entry(self.epoch))
+    }
+
+    fn clear(&mut self) {
+        let source = match &self.source {
+            Source::Mean { .. } => Source::Mean { sum: 0.0, items: 0 },
+            Source::Counted { kind, .. } => Source::Counted { kind: *kind, stats: ClassificationStats::default() },
+            Source::LearningRate => Source::LearningRate,
+            Source::Throughput { .. } => Source::Throughput { since: None },
+        };
+        *self = Self { name: self.name.clone(), ..Self::new("", source, self.higher_is_better) };
+    }
+}
+
+impl Numeric for NamedMetric {
+    fn value(&self) -> Option<NumericEntry> {
+        self.now.map(NumericEntry::Value)
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.epoch.map(NumericEntry::Value)
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        NumericEntry::Final(self.epoch.unwrap_or(f64::NAN))
+    }
+}

@@ -1,0 +1,134 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use burn::tensor::Device;
+use clap::{Parser, ValueEnum};
+use serde::Serialize;
+
+use crate::methods::Method;
+
+/// What does a student gain from a teacher's soft targets, over labels alone?
+///
+/// Trains the same student from the same seeds in several ways and compares them on test images that none of them saw.
+#[derive(Parser, Clone, Debug, Serialize)]
+#[command(name = "resnet_kd", version)]
+pub(crate) struct Args {
+    /// The images. The default needs no files: Fashion-MNIST is inside the program.
+    #[arg(long, value_enum, default_value_t = DatasetName::FashionMnist)]
+    pub(crate) dataset: DatasetName,
+    /// The folder of the full data set (IDX or binary files, or `class/file.png` for `folder`).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The teacher's architecture.
+    #[arg(long, value_name = "NAME", default_value = "resnet20")]
+    pub(crate) teacher_arch: String,
+    /// The teacher's weights (`.safetensors`, `.pth`). The default is inside the program, for Fashion-MNIST.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) teacher: Option<PathBuf>,
+    /// Trains the teacher instead of students, on all training images, and writes it to `--out`.
+    #[arg(long)]
+    pub(crate) train_teacher: bool,
+    /// The student's architecture.
+    #[arg(long, value_name = "NAME", default_value = "resnet8")]
+    pub(crate) student_arch: String,
+    /// What is compared with labels alone.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Method::Kd, Method::KdAt])]
+    pub(crate) loss: Vec<Method>,
+    /// How many training images the student sees, balanced over classes; 0 for all.
+    #[arg(long, value_name = "N")]
+    pub(crate) images: Option<usize>,
+    /// How many training images are held out to choose the best epoch.
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub(crate) held_out: usize,
+    /// How many times the images are seen.
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<usize>,
+    /// How many seeds each method is run with.
+    #[arg(long, value_name = "N")]
+    pub(crate) seeds: Option<usize>,
+    /// Images per step.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) batch_size: usize,
+    /// The peak of the learning rate.
+    #[arg(long, value_name = "RATE", default_value_t = 0.05)]
+    pub(crate) learning_rate: f64,
+    /// The temperature at the first and at the last step, and in between along a cosine.
+    #[arg(long, value_names = ["FIRST", "LAST"], num_args = 2, default_values_t = [6.0, 2.0])]
+    pub(crate) temperature: Vec<f64>,
+    /// The share of the soft targets; the labels have the rest.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
+    pub(crate) soft_weight: f64,
+    /// Where the models run.
+    #[arg(long, value_enum, default_value_t = DeviceName::Flex)]
+    pub(crate) device: DeviceName,
+    /// Where runs, reports and the table go. A run that was stopped goes on from there.
+    #[arg(long, value_name = "DIR", default_value = "runs/resnet_kd")]
+    pub(crate) out: PathBuf,
+    /// One line per epoch even where there is a terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+    /// Forgets what an earlier run left in `--out` and starts at the beginning.
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// A few steps of everything, to see that it runs; the numbers mean nothing.
+    #[arg(long)]
+    pub(crate) quick: bool,
+}
+
+/// Where images come from.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum DatasetName {
+    FashionMnist,
+    Mnist,
+    Cifar10,
+    Cifar100,
+    Folder,
+}
+
+/// Burn's backends.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum DeviceName {
+    Flex,
+    Libtorch,
+    Wgpu,
+    Cuda,
+}
+
+impl DeviceName {
+    /// The device, or the feature that is missing for it.
+    pub(crate) fn device(self) -> anyhow::Result<Device> {
+        match self {
+            Self::Flex => Ok(Device::flex()),
+            #[cfg(feature = "libtorch")]
+            Self::Libtorch => Ok(Device::libtorch()),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Ok(Device::wgpu(Default::default())),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Ok(Device::cuda(0)),
+            #[allow(unreachable_patterns)]
+            missing => {
+                let feature = format!("{missing:?}").to_lowercase();
+                anyhow::bail!("`--device {feature}` needs the feature: cargo run --release --features {feature} ...")
+            }
+        }
+    }
+}
+
+impl Args {
+    pub(crate) fn images(&self) -> usize {
+        self.images.unwrap_or(if self.quick { 100 } else { 2_000 })
+    }
+
+    pub(crate) fn epochs(&self) -> usize {
+        self.epochs.unwrap_or(match (self.quick, self.train_teacher) {
+            (true, _) => 1,
+            (false, true) => 12,
+            (false, false) => 5,
+        })
+    }
+
+    pub(crate) fn seeds(&self) -> usize {
+        self.seeds.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+}
