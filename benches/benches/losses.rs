@@ -42,28 +42,28 @@ fn logits(criterion: &mut Criterion) -> Result<(), ConfigError> {
         let targets = Tensor::<1, Int>::arange(0..rows as i64, &device).remainder_scalar(vocabulary as i64);
 
         let id = |loss: &str| format!("{loss}/fwd_bwd/rows{rows}_vocab{vocabulary}");
-        criterion.bench_function(id("kd_plain_tensor_ops"), |bencher| {
+        criterion.bench_function(&id("kd_plain_tensor_ops"), |bencher| {
             bencher.iter(|| step(&student, |student| plain_kd(student, teacher.clone(), 4.0)))
         });
-        criterion.bench_function(id("kd"), |bencher| {
+        criterion.bench_function(&id("kd"), |bencher| {
             bencher.iter(|| step(&student, |student| kd.forward(student, teacher.clone(), None)))
         });
-        criterion.bench_function(id("kd_top64"), |bencher| {
+        criterion.bench_function(&id("kd_top64"), |bencher| {
             bencher.iter(|| step(&student, |student| kd.forward(student, sparse.clone(), None)))
         });
-        criterion.bench_function(id("cross_entropy"), |bencher| {
+        criterion.bench_function(&id("cross_entropy"), |bencher| {
             bencher.iter(|| step(&student, |student| cross_entropy.forward(student, targets.clone(), None)))
         });
-        criterion.bench_function(id("reverse_kl"), |bencher| {
+        criterion.bench_function(&id("reverse_kl"), |bencher| {
             bencher.iter(|| step(&student, |student| reverse_kl.forward(student, teacher.clone(), None)))
         });
-        criterion.bench_function(id("jsd"), |bencher| {
+        criterion.bench_function(&id("jsd"), |bencher| {
             bencher.iter(|| step(&student, |student| jsd.forward(student, teacher.clone(), None)))
         });
-        criterion.bench_function(id("dkd"), |bencher| {
+        criterion.bench_function(&id("dkd"), |bencher| {
             bencher.iter(|| step(&student, |student| dkd.forward(student, teacher.clone(), targets.clone(), None)))
         });
-        criterion.bench_function(id("dist"), |bencher| {
+        criterion.bench_function(&id("dist"), |bencher| {
             bencher.iter(|| step(&student, |student| dist.forward(student, teacher.clone(), None)))
         });
     }
@@ -94,16 +94,16 @@ fn features(criterion: &mut Criterion) -> Result<(), ConfigError> {
     let teacher_embeddings = random([64, 512], 1.0, &device);
 
     let id = |loss: &str| format!("{loss}/fwd_bwd/batch64_channels64_side16");
-    criterion.bench_function(id("hint"), |bencher| {
+    criterion.bench_function(&id("hint"), |bencher| {
         bencher.iter(|| step(&student, |student| hint.forward(student, teacher.clone())))
     });
-    criterion.bench_function(id("attention_transfer"), |bencher| {
+    criterion.bench_function(&id("attention_transfer"), |bencher| {
         bencher.iter(|| step(&student, |student| attention_transfer.forward(student, teacher.clone())))
     });
-    criterion.bench_function(id("sp"), |bencher| {
+    criterion.bench_function(&id("sp"), |bencher| {
         bencher.iter(|| step(&student, |student| sp.forward(student, teacher.clone())))
     });
-    criterion.bench_function(id("review_kd"), |bencher| {
+    criterion.bench_function(&id("review_kd"), |bencher| {
         bencher.iter(|| step(&student, |student| review_kd.forward(student, teacher.clone())))
     });
     criterion.bench_function("rkd/fwd_bwd/batch64_width512", |bencher| {

@@ -4,7 +4,8 @@ use burn::tensor::{Bool, Int, Tensor};
 
 use crate::{
     Mask, SparseLogits, Tail, TeacherLogits, VocabularyPolicy,
-    floor::{add_at, floor, log_softmax, log_sum_exp},
+    floor::{FLOOR, add_at, log_softmax, log_sum_exp},
+    precision::{constant, widen},
 };
 
 /// Student and teacher logits over the same columns, `[rows, width]`: `log_softmax(logits / temperature)` of both
@@ -24,11 +25,11 @@ enum Columns {
     TopK { indices: Tensor<2, Int>, unlisted: Tensor<2, Bool>, classes: usize, tail: Tail },
 }
 
-/// `[.., width]` as `[rows, width]`.
+/// `[.., width]` as `[rows, width]`, at least in single precision.
 pub(crate) fn flatten_rows<const D: usize>(logits: Tensor<D>) -> Tensor<2> {
     assert!(D >= 2, "logits must have at least two dimensions, [rows, classes], got {D}");
     let dims = logits.dims();
-    logits.reshape([dims[..D - 1].iter().product(), dims[D - 1]])
+    widen(logits).reshape([dims[..D - 1].iter().product(), dims[D - 1]])
 }
 
 /// Class ids of any rank as `[rows, 1]`; ids of masked-out rows (often -100) become 0.
@@ -52,8 +53,8 @@ pub(crate) fn align<const D: usize>(
     let student = mask.fill_rows(flatten_rows(student_logits), 0.0);
     match teacher_logits {
         TeacherLogits::Dense(teacher) => {
-            let teacher = teacher.without_autodiff().cast(student.dtype());
-            align_dense(student, mask.fill_rows(teacher, 0.0), policy)
+            let teacher = mask.fill_rows(constant(teacher, student.dtype()), 0.0);
+            align_dense(student, teacher, policy)
         }
         TeacherLogits::Sparse(sparse) => {
             let sparse = sparse.masked(mask, student.dtype());
@@ -102,8 +103,7 @@ fn align_sparse(student: Tensor<2>, sparse: &SparseLogits, policy: VocabularyPol
         let counts = unlisted.clone().bool_not().float().cast(student.dtype());
         let listed = add_at([rows, classes], indices.clone(), counts).greater_elem(0.5);
         let nothing_else = listed.clone().all_dim(1);
-        let floor = floor(student.dtype());
-        let others = student.div_scalar(temperature).clamp_min(floor).mask_fill(listed, floor);
+        let others = student.div_scalar(temperature).clamp_min(FLOOR).mask_fill(listed, FLOOR);
         let student_tail = log_sum_exp(others).mul_scalar(temperature).mask_fill(nothing_else.clone(), absent);
         let teacher_tail = sparse.tail_log_probs().mul_scalar(temperature).mask_fill(nothing_else, absent);
         student_columns = Tensor::cat(vec![student_columns, student_tail], 1);

@@ -3,7 +3,7 @@ use burn::{
     tensor::{Tensor, module::adaptive_avg_pool2d},
 };
 
-use crate::{ConfigError, Mask, Reduction, norm::l2_normalize};
+use crate::{ConfigError, Mask, Reduction, norm::l2_normalize, precision::features};
 
 /// Configuration of [`AttentionTransferLoss`].
 #[derive(Config, Debug)]
@@ -81,7 +81,7 @@ pub struct AttentionTransferLoss {
 impl AttentionTransferLoss {
     /// The loss of each sample, `[batch]`.
     pub fn forward_no_reduction(&self, student: Tensor<4>, teacher: Tensor<4>) -> Tensor<1> {
-        let teacher = teacher.without_autodiff();
+        let (student, teacher) = features(student, teacher);
         let ([batch, _, height, width], [teacher_batch, _, teacher_height, teacher_width]) =
             (student.dims(), teacher.dims());
         assert_eq!(batch, teacher_batch, "`student` has {batch} samples and `teacher` {teacher_batch}");

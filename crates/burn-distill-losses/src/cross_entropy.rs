@@ -7,6 +7,7 @@ use crate::{
     ConfigError, Mask, Reduction,
     align::{flatten_rows, flatten_targets},
     floor::log_softmax,
+    precision::constant,
 };
 
 /// Configuration of [`CrossEntropyLoss`].
@@ -131,7 +132,7 @@ impl CrossEntropyLoss {
             "`target_probs` must have the shape of `student_logits`"
         );
         let student = mask.fill_rows(flatten_rows(student_logits), 0.0);
-        let probs = mask.fill_rows(flatten_rows(target_probs.without_autodiff()), 0.0);
+        let probs = mask.fill_rows(constant(flatten_rows(target_probs), student.dtype()), 0.0);
         let classes = student.dims()[1] as f64;
         let probs = probs.mul_scalar(1.0 - self.label_smoothing).add_scalar(self.label_smoothing / classes);
         mask.zero((probs * log_softmax(student, 1.0)).sum_dim(1).neg().squeeze_dim(1))

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::floor::{floor, log_add_exp};
+use crate::floor::{FLOOR, log_add_exp};
 
 /// `KL(P || Q)` of each row: log-probabilities `[rows, width]` in, `[rows]` out.
 pub(crate) fn kl(log_p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
@@ -13,7 +13,7 @@ pub(crate) fn kl(log_p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
 /// `KL(student || teacher)` of each row. Where the teacher's probability is exactly 0 it counts as the smallest
 /// normal f32 (1.2e-38), so that the divergence stays finite.
 pub(crate) fn reverse_kl(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
-    let zero = teacher.clone().lower_elem(floor(teacher.dtype()) / 2.0);
+    let zero = teacher.clone().lower_elem(FLOOR / 2.0);
     kl(student, teacher.mask_fill(zero, f64::from(f32::MIN_POSITIVE).ln()))
 }
 

@@ -1,6 +1,6 @@
 use burn::{
     config::Config,
-    tensor::{Bool, Int, Tensor, activation::log_softmax},
+    tensor::{Bool, Int, Tensor},
 };
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     align::{align, flatten_targets},
     divergence::kl,
     error::expect_temperature,
-    floor::{floor, log_sum_exp},
+    floor::FLOOR,
 };
 
 /// Configuration of [`DkdLoss`].
@@ -61,7 +61,7 @@ impl DkdLossConfig {
 /// **Scale**: true KL in nats, always times temperature squared, averaged over unmasked rows. With α = 1 and
 /// β = 1 - p_t it would be KD. The linear warm-up of the authors' trainer is the weight of this term in the
 /// objective. Against a [sparse](crate::SparseLogits) teacher that does not list the target, the tail bucket takes
-/// its place; without a bucket TCKD is 0.
+/// its place; without a bucket TCKD is 0. Where the teacher gives every class but the target probability 0, NCKD is 0.
 ///
 /// # Shapes
 /// - `student_logits`: `[.., classes]`, leading dimensions are rows;
@@ -131,8 +131,10 @@ impl DkdLoss {
         let targets = flatten_targets(targets, aligned.student.dims()[0], &mask);
         let target = aligned.target_columns(targets);
         let (student, teacher) = aligned.log_probs(self.temperature);
-        let tckd = kl(target_against_rest(teacher.clone(), &target), target_against_rest(student.clone(), &target));
-        let nckd = kl(among_rest(teacher, &target), among_rest(student, &target));
+        let (student, teacher) = (Decoupled::new(student, &target), Decoupled::new(teacher, &target));
+        let nothing_else = teacher.nothing_else();
+        let tckd = kl(teacher.target_or_not, student.target_or_not);
+        let nckd = kl(teacher.among_others, student.among_others).mask_fill(nothing_else, 0.0);
         let sum = tckd.mul_scalar(self.alpha) + nckd.mul_scalar(self.beta);
         mask.zero(sum.mul_scalar(self.temperature.powi(2)))
     }
@@ -151,24 +153,42 @@ impl DkdLoss {
     }
 }
 
-/// `log [p_t, 1 - p_t]` of each row.
-fn target_against_rest(log_probs: Tensor<2>, target: &Tensor<2, Bool>) -> Tensor<2> {
-    let floor = floor(log_probs.dtype());
-    let of_target = log_probs.clone().mask_fill(target.clone().bool_not(), floor);
-    let of_rest = log_probs.mask_fill(target.clone(), floor);
-    Tensor::cat(vec![log_sum_exp(of_target), log_sum_exp(of_rest)], 1)
+/// The two distributions that the log-probabilities `[rows, width]` of one side factor into.
+struct Decoupled {
+    /// `[ln p_t, ln (1 - p_t)]`, `[rows, 2]`.
+    target_or_not: Tensor<2>,
+    /// `ln (p_c / (1 - p_t))`, `[rows, width]`; the target has probability 0.
+    among_others: Tensor<2>,
 }
 
-/// The log-probabilities of the other classes, given that it is not the target.
-fn among_rest(log_probs: Tensor<2>, target: &Tensor<2, Bool>) -> Tensor<2> {
-    let floor = floor(log_probs.dtype());
-    log_softmax(log_probs.mask_fill(target.clone(), floor), 1)
+impl Decoupled {
+    fn new(log_probs: Tensor<2>, target: &Tensor<2, Bool>) -> Self {
+        let absent = target.clone().any_dim(1).bool_not();
+        let of_target = log_probs.clone().mask_fill(target.clone().bool_not(), 0.0).sum_dim(1);
+        let others = log_probs.mask_fill(target.clone(), FLOOR);
+        // The others are normalised relative to the largest of them: when the target has nearly all the probability,
+        // their own logarithms are large numbers whose rounding would show.
+        let largest = others.clone().without_autodiff().max_dim(1);
+        let others = others - largest.clone();
+        let log_sum = others.clone().exp().sum_dim(1).log();
+        let of_others = log_sum.clone() + largest;
+        Self {
+            target_or_not: Tensor::cat(vec![of_target.mask_fill(absent, FLOOR), of_others], 1),
+            among_others: others - log_sum,
+        }
+    }
+
+    /// The rows in which every class but the target has probability 0, `[rows]`: they say nothing of the others.
+    fn nothing_else(&self) -> Tensor<1, Bool> {
+        let of_others = self.target_or_not.clone().narrow(1, 1, 1).squeeze_dim::<1>(1);
+        of_others.lower_elem(FLOOR / 2.0)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use approx::assert_relative_eq;
-    use burn::tensor::Device;
+    use burn::tensor::{Device, activation::log_softmax};
 
     use super::*;
     use crate::{KdLossConfig, SparseLogits, Tail};
@@ -204,5 +224,18 @@ mod tests {
         let expected = p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln();
         assert_relative_eq!(value(0.0), expected, epsilon = 1e-6);
         assert_relative_eq!(value(5.0), expected, epsilon = 1e-6);
+    }
+
+    #[test]
+    fn teacher_sure_of_the_target_says_nothing_of_the_others() {
+        let device = Device::flex();
+        let infinity = f32::INFINITY;
+        let student = Tensor::<2>::from_floats([[0.3, -1.0, 2.0, 0.1]], &device);
+        let teacher = Tensor::<2>::from_floats([[-infinity, 1.0, -infinity, -infinity]], &device);
+        let targets = Tensor::<1, Int>::from_ints([1], &device);
+        let loss = DkdLossConfig::new().with_temperature(1.0).init().unwrap();
+        let value = loss.forward(student.clone(), teacher, targets, None).into_scalar::<f64>();
+        let expected = -log_softmax(student, 1).narrow(1, 1, 1).into_scalar::<f64>();
+        assert_relative_eq!(value, expected, max_relative = 1e-6);
     }
 }

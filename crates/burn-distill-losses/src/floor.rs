@@ -1,22 +1,16 @@
 //! Log-probabilities that stay finite, so that 0 times the logarithm of 0 is 0 in value and in gradient.
 
-use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, activation};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation};
 
-/// The finite logit that stands for `-inf` in `dtype`: its exponential is 0 beside any other logit, and 0 times it
-/// is 0, where 0 times `-inf` would be NaN.
-pub(crate) fn floor(dtype: DType) -> f64 {
-    match dtype {
-        DType::F16 => -3e4,
-        _ => -1e30,
-    }
-}
+/// The finite logit that stands for `-inf`: its exponential is 0 beside any other logit, and 0 times it is 0, where 0
+/// times `-inf` would be NaN.
+pub(crate) const FLOOR: f64 = -1e30;
 
 /// Log-probabilities of `logits / temperature` over the last dimension; classes of probability 0 (logit `-inf`)
 /// get a finite, very negative logarithm.
 pub(crate) fn log_softmax(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
-    let floor = floor(logits.dtype());
     let logits = if temperature == 1.0 { logits } else { logits.div_scalar(temperature) };
-    activation::log_softmax(logits.clamp_min(floor), 1)
+    activation::log_softmax(logits.clamp_min(FLOOR), 1)
 }
 
 /// `log(sum(exp(x)))` over the last dimension, shape `[rows, 1]`.

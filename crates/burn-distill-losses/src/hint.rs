@@ -1,6 +1,6 @@
 use burn::{config::Config, tensor::Tensor};
 
-use crate::{ConfigError, Mask, Reduction};
+use crate::{ConfigError, Mask, Reduction, precision::features};
 
 /// Configuration of [`HintLoss`].
 #[derive(Config, Debug)]
@@ -82,8 +82,8 @@ impl HintLoss {
 pub(crate) fn squared_difference<const D: usize>(student: Tensor<D>, teacher: Tensor<D>) -> Tensor<1> {
     let (dims, teacher_dims) = (student.dims(), teacher.dims());
     assert_eq!(dims, teacher_dims, "`student` and `teacher` must have the same shape");
-    let difference = student - teacher.without_autodiff();
-    let per_sample = difference.square().reshape([dims[0], dims[1..].iter().product()]);
+    let (student, teacher) = features(student, teacher);
+    let per_sample = (student - teacher).square().reshape([dims[0], dims[1..].iter().product()]);
     per_sample.mean_dim(1).squeeze_dim(1)
 }
 

@@ -50,6 +50,8 @@
 //! - Always times temperature squared, whatever else is set, so that a temperature does not change a term's weight.
 //! - [`Reduction::Mean`] divides by the number of unmasked rows, never by the number of classes. `forward_no_reduction`
 //!   gives the rows; for losses over a whole batch (DIST, SP, RKD) the rows are defined so that their mean is the loss.
+//! - Computed in f32 where the student is in half precision (its gradient comes back in half precision), in f64 where it
+//!   is in f64; the teacher's type does not matter.
 //! - Student first, then teacher, then targets. No gradient ever reaches the teacher.
 
 mod align;
@@ -65,6 +67,7 @@ mod jsd;
 mod kd;
 mod mask;
 mod norm;
+mod precision;
 mod reduction;
 mod reverse_kl;
 mod review_kd;

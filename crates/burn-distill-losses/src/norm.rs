@@ -9,11 +9,11 @@ pub(crate) fn l2_norm<const D: usize>(x: Tensor<D>, dim: usize) -> Tensor<D> {
     squares.mask_fill(zero.clone(), 1.0).sqrt().mask_fill(zero, 0.0)
 }
 
-/// `x / |x|` along `dim`; a vector shorter than 1e-12 (zero in practice) becomes 0 with gradient 0.
+/// `x / |x|` along `dim`; a vector of length up to 1e-12 (zero in practice) becomes 0 with gradient 0.
 pub(crate) fn l2_normalize<const D: usize>(x: Tensor<D>, dim: usize) -> Tensor<D> {
     let dims = x.dims();
     let norm = l2_norm(x.clone(), dim);
-    let zero = norm.clone().lower_elem(1e-12);
+    let zero = norm.clone().lower_equal_elem(1e-12);
     x.mask_fill(zero.clone().expand(dims), 0.0) / norm.mask_fill(zero, 1.0)
 }
 

@@ -3,7 +3,7 @@ use burn::{
     tensor::{Tensor, module::adaptive_avg_pool2d},
 };
 
-use crate::{ConfigError, Mask, Reduction, hint::squared_difference};
+use crate::{ConfigError, Mask, Reduction, hint::squared_difference, precision::features};
 
 /// Side lengths of the pooled levels of the pyramid.
 const LEVELS: [usize; 3] = [4, 2, 1];
@@ -73,7 +73,7 @@ pub struct ReviewKdLoss {
 impl ReviewKdLoss {
     /// The loss of each sample at one stage, `[batch]`.
     pub fn forward_no_reduction(&self, student: Tensor<4>, teacher: Tensor<4>) -> Tensor<1> {
-        let teacher = teacher.without_autodiff();
+        let (student, teacher) = features(student, teacher);
         let height = student.dims()[2];
         let mut sum = squared_difference(student.clone(), teacher.clone());
         let (mut weight, mut total) = (1.0, 1.0);
@@ -99,12 +99,12 @@ impl ReviewKdLoss {
     ) -> Tensor<1> {
         const { assert!(STAGES > 0, "at least one stage") };
         let batch = student[0].dims()[0];
-        let zero = Tensor::zeros([batch], (&teacher[0].device(), teacher[0].dtype())).without_autodiff();
-        student.into_iter().zip(teacher).fold(zero, |sum, (student, teacher)| {
+        let stages = student.into_iter().zip(teacher).map(|(student, teacher)| {
             let other = student.dims()[0];
             assert_eq!(batch, other, "the stages must have one batch size, got {batch} and {other}");
-            sum + self.forward_no_reduction(student, teacher)
-        })
+            self.forward_no_reduction(student, teacher)
+        });
+        stages.reduce(|sum, stage| sum + stage).expect("there is a stage: STAGES > 0 is asserted above")
     }
 
     /// The reduced loss, summed over `STAGES` stages, `[1]`.

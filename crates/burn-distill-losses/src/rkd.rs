@@ -3,7 +3,7 @@ use burn::{
     tensor::{Bool, Tensor},
 };
 
-use crate::{ConfigError, Mask, Reduction, norm::l2_normalize, sp::flatten_samples};
+use crate::{ConfigError, Mask, Reduction, norm::l2_normalize, precision::features, sp::flatten_samples};
 
 /// The smallest squared distance of two different samples, as in the authors' code.
 const SMALLEST: f64 = 1e-12;
@@ -96,8 +96,8 @@ impl RkdLoss {
     pub fn forward_no_reduction<const D: usize>(&self, student: Tensor<D>, teacher: Tensor<D>) -> Tensor<1> {
         let (batch, teacher_batch) = (student.dims()[0], teacher.dims()[0]);
         assert_eq!(batch, teacher_batch, "`student` has {batch} samples and `teacher` {teacher_batch}");
-        let student = edges(flatten_samples(student));
-        let teacher = edges(flatten_samples(teacher.without_autodiff()));
+        let (student, teacher) = features(student, teacher);
+        let (student, teacher) = (edges(flatten_samples(student)), edges(flatten_samples(teacher)));
         let by_distance = huber(distances(student.clone()) - distances(teacher.clone())).mean_dim(1);
         let by_distance = by_distance.squeeze_dim::<1>(1).mul_scalar(self.distance_weight);
         if self.angle_weight == 0.0 {

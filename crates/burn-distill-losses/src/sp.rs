@@ -1,6 +1,6 @@
 use burn::{config::Config, tensor::Tensor};
 
-use crate::{ConfigError, Mask, Reduction, norm::l2_normalize};
+use crate::{ConfigError, Mask, Reduction, norm::l2_normalize, precision::features};
 
 /// Configuration of [`SpLoss`].
 #[derive(Config, Debug)]
@@ -67,7 +67,8 @@ impl SpLoss {
     pub fn forward_no_reduction<const D: usize>(&self, student: Tensor<D>, teacher: Tensor<D>) -> Tensor<1> {
         let (batch, teacher_batch) = (student.dims()[0], teacher.dims()[0]);
         assert_eq!(batch, teacher_batch, "`student` has {batch} samples and `teacher` {teacher_batch}");
-        let difference = similarity(student) - similarity(teacher.without_autodiff());
+        let (student, teacher) = features(student, teacher);
+        let difference = similarity(student) - similarity(teacher);
         difference.square().mean_dim(1).squeeze_dim(1)
     }
 

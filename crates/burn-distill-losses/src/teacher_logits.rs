@@ -2,7 +2,8 @@ use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 
 use crate::{
     ConfigError, LossError, Mask,
-    floor::{add_at, floor, log_sum_exp},
+    floor::{FLOOR, add_at, log_sum_exp},
+    precision::{constant, widen},
 };
 
 /// What a teacher says about each row (sample or token): all logits, or the top-k log-probabilities.
@@ -113,12 +114,11 @@ impl SparseLogits {
         if k == 0 || k > vocabulary {
             return Err(LossError::SparseSize { k, vocabulary });
         }
-        let all = log_softmax(logits.without_autodiff(), 1);
+        let all = log_softmax(widen(logits.without_autodiff()), 1);
         let (log_probs, indices) = all.clone().topk_with_indices(k, 1);
         let listed = add_at(all.dims(), indices.clone(), log_probs.ones_like()).greater_elem(0.5);
-        let floor = floor(all.dtype());
-        let rest = log_sum_exp(all.clamp_min(floor).mask_fill(listed, floor));
-        let nothing = rest.clone().lower_elem(floor / 2.0);
+        let rest = log_sum_exp(all.clamp_min(FLOOR).mask_fill(listed, FLOOR));
+        let nothing = rest.clone().lower_elem(FLOOR / 2.0);
         let rest = rest.mask_fill(nothing, f64::NEG_INFINITY).squeeze_dim(1);
         Self::new(indices, log_probs, vocabulary, 1.0, tail)?.with_tail_log_probs(rest)
     }
@@ -178,8 +178,8 @@ impl SparseLogits {
         let uniform = -(self.vocabulary as f64).ln();
         Self {
             indices: mask.fill_rows(self.indices.clone(), 0),
-            log_probs: mask.fill_rows(self.log_probs.clone().cast(dtype), uniform),
-            rest: self.rest.clone().map(|rest| mask.fill_rows(rest.cast(dtype), uniform)),
+            log_probs: mask.fill_rows(constant(self.log_probs.clone(), dtype), uniform),
+            rest: self.rest.clone().map(|rest| mask.fill_rows(constant(rest, dtype), uniform)),
             ..self.clone()
         }
     }

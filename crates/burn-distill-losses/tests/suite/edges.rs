@@ -1,6 +1,6 @@
 //! Inputs at the edge of what a loss must survive.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_distill_losses::{Mask, SparseLogits, Tail, TeacherLogits};
 
 use crate::{
@@ -178,4 +178,37 @@ fn student_and_teacher_may_differ_in_autodiff() {
         let validated = number((loss.reduced)(settings, logits(student, teacher.autodiff())));
         assert_eq!(validated, plain, "{}", loss.name);
     });
+}
+
+#[test]
+fn half_precision_stays_finite_and_near() {
+    let device = Device::flex();
+    let (student, teacher) = (random(1, [3, 5], 2.0, &device), random(2, [3, 5], 2.0, &device));
+    let spoilt = Tensor::<2>::from_floats([[0.0, f32::NEG_INFINITY, 1.0, 2.0, 0.5]], &device).expand([3, 5]);
+    for dtype in [DType::F16, DType::BF16] {
+        for teacher in [&teacher, &spoilt] {
+            // A teacher cached in another type than the student's is converted.
+            check_finite(student.clone().cast(dtype), teacher.clone());
+            for tail in [Tail::Bucket, Tail::Renormalise] {
+                let sparse = SparseLogits::from_dense(teacher.clone(), 2, tail).unwrap();
+                check_finite(student.clone().cast(dtype), sparse);
+            }
+        }
+        each_logit_loss(|loss, settings| {
+            let single = number((loss.reduced)(settings, logits(student.clone(), teacher.clone())));
+            let half = logits(student.clone().cast(dtype), teacher.clone().cast(dtype));
+            let half = number((loss.reduced)(settings, half));
+            assert!((half - single).abs() < 0.05 * single.abs() + 0.05, "{} {dtype:?}: {half}, {single}", loss.name);
+        });
+        let shape = [3, 2, 5, 5];
+        for student in [Tensor::zeros(shape, &device), random(3, shape, 1.0, &device)] {
+            each_feature_loss(|loss, settings| {
+                let student = student.clone().cast(dtype).autodiff().require_grad();
+                let value =
+                    (loss.reduced)(settings, stage(student.clone(), random(4, shape, 1.0, &device).cast(dtype)));
+                assert_finite(&format!("{} {dtype:?} gradient", loss.name), &gradient(&value, &student));
+                assert_finite(&format!("{} {dtype:?}", loss.name), &[number(value)]);
+            });
+        }
+    }
 }

@@ -241,3 +241,24 @@ fn every_config_survives_json_and_every_loss_is_send_and_sync() {
         (loss.round_trip)(&with(&serde_json::json!({}), "vocabulary", "MaskPadding"));
     }
 }
+
+#[test]
+fn at_temperature_is_the_loss_configured_with_it() {
+    let device = burn::tensor::Device::flex();
+    let student = crate::inputs::random(1, [3, 4], 2.0, &device);
+    let teacher = crate::inputs::random(2, [3, 4], 2.0, &device);
+    let targets = crate::inputs::targets(3, 4, &device);
+    macro_rules! check {
+        ($config:ident, $($arguments:expr),*) => {
+            let moved = $config::new().with_temperature(1.5).init().unwrap().at_temperature(3.0);
+            let made = $config::new().with_temperature(3.0).init().unwrap();
+            let (moved, made) = (moved.forward($($arguments.clone()),*, None), made.forward($($arguments.clone()),*, None));
+            assert_eq!(moved.into_scalar::<f32>(), made.into_scalar::<f32>(), stringify!($config));
+        };
+    }
+    check!(KdLossConfig, student, teacher);
+    check!(ReverseKlLossConfig, student, teacher);
+    check!(JsdLossConfig, student, teacher);
+    check!(DkdLossConfig, student, teacher, targets);
+    check!(DistLossConfig, student, teacher);
+}

@@ -127,6 +127,19 @@ fn sparse_classes_that_the_student_lacks_are_dropped() {
 }
 
 #[test]
+fn sparse_teacher_that_lists_all_of_the_students_classes_has_no_tail() {
+    let device = Device::flex();
+    let student = random(1, [1, 2], 1.0, &device);
+    let indices = crate::inputs::ints(&[2, 0, 1], [1, 3], &device);
+    let log_probs = Tensor::<2>::from_floats([[0.4, 0.3, 0.1]], &device).log();
+    let teacher = SparseLogits::new(indices, log_probs, 4, 1.0, Tail::Bucket).unwrap();
+    let q = values(&burn::tensor::activation::softmax(student.clone(), 1));
+    let expected = 0.75 * (0.75 / q[0]).ln() + 0.25 * (0.25 / q[1]).ln();
+    let loss = KdLossConfig::new().with_temperature(1.0).with_vocabulary(VocabularyPolicy::Truncate).init().unwrap();
+    assert_close("kd", &[number(loss.forward(student, teacher, None))], &[expected], 1e-5, 0.0);
+}
+
+#[test]
 fn sparse_tail_holds_the_students_padding() {
     let device = Device::flex();
     let student = random(1, [1, 6], 1.0, &device);
