@@ -13,3 +13,6 @@ pub use burn_distill_train as train;
 /// ResNets, image datasets and augmentation.
 #[cfg(feature = "vision")]
 pub use burn_distill_vision as vision;
+
+#[cfg(doctest)]
+mod doctests;
