@@ -28,7 +28,7 @@ impl Images {
                 Normalization::fashion_mnist(),
             ),
             (DatasetName::Folder, Some(folder)) => {
-                let (train, test) = ImageDataset::image_folder(folder)?.split(0.2, 0)?;
+                let (test, train) = ImageDataset::image_folder(folder)?.split(0.2, 0)?;
                 let normalization = Normalization::of(&train)?;
                 (train, test, normalization)
             }
@@ -50,7 +50,7 @@ impl Images {
         let given = args.held_out;
         ensure!(given > 0 && given < train.len(), "`--held-out` must be in [1, {}), got {given}", train.len());
         let held_out = if args.quick { given.min(100) } else { given };
-        let (rest, held_out) = train.split(held_out as f64 / train.len() as f64, 0)?;
+        let (held_out, rest) = train.split(held_out as f64 / train.len() as f64, 0)?;
         train = rest;
         let images = args.images();
         if !args.train_teacher && images != 0 {
