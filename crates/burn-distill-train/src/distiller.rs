@@ -1,18 +1,18 @@
-use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
-use burn::tensor::{Device, Tensor};
-use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use burn::tensor::{Device, FloatDType, Tensor};
+use burn::train::{InferenceStep, Interrupter, TrainOutput, TrainStep};
 use burn_distill_eval::kl_to_teacher;
 use burn_distill_models::{Student, Teacher, mix_seed};
 
+use crate::TrainError;
+use crate::buffers::Buffers;
 use crate::gradients;
-use crate::objective::{Evaluated, NoParts, Objective};
+use crate::objective::{Evaluated, NoParts, Objective, TermValue};
 use crate::output::{DistillOutput, OutputState, Pending};
 use crate::state::{NonFinite, RunState};
 
@@ -23,7 +23,11 @@ use crate::state::{NonFinite, RunState};
 /// whether it is in a checkpoint is its own affair ([`Frozen`](burn_distill_models::Frozen) is not).
 ///
 /// [`Distillation`](crate::Distillation) builds and runs it; take it as it is for a training loop of your own: it
-/// implements burn-train's [`TrainStep`] and [`InferenceStep`].
+/// implements burn-train's [`TrainStep`] and [`InferenceStep`]. There it should be able to stop the loop:
+/// [`with_interrupter`](Self::with_interrupter), and [`check`](Self::check) afterwards.
+///
+/// Before every batch it seeds the student's device, for dropout. On backends with one generator per process (`flex`)
+/// whatever else draws random tensors meanwhile changes the masks.
 ///
 /// Clones share the step counter: burn-train clones and forks the model, and a run has one step.
 pub struct Distiller<S: Student<B>, T: Teacher<B>, B, P = NoParts> {
@@ -43,13 +47,23 @@ where
     ///
     /// # Errors
     /// When the objective has no term, two of the same name, or an invalid schedule.
-    pub fn new(
-        student: S,
-        teacher: T,
-        objective: Objective<S::Output, T::Output, B, P>,
-    ) -> Result<Self, crate::TrainError> {
+    pub fn new(student: S, teacher: T, objective: Objective<S::Output, T::Output, B, P>) -> Result<Self, TrainError> {
         objective.validate()?;
         Ok(Self { student, objective, teacher, run: Arc::default() })
+    }
+
+    /// Stops a training loop of your own at the first value that is not finite: give it the interrupter that
+    /// burn-train's loop looks at. Comes before training.
+    pub fn with_interrupter(self, interrupter: &Interrupter) -> Self {
+        self.with_run(Arc::new(RunState::stopping(interrupter)))
+    }
+
+    /// Whether every value so far was finite. After one that was not, the weights do not move any more.
+    ///
+    /// # Errors
+    /// [`TrainError::NonFinite`] with the first value that was not.
+    pub fn check(&self) -> Result<(), TrainError> {
+        self.run.fault().map_or(Ok(()), |fault| Err(TrainError::of_fault(fault, None)))
     }
 
     pub(crate) fn with_run(self, run: Arc<RunState>) -> Self {
@@ -76,8 +90,9 @@ where
         self.run.step()
     }
 
-    pub(crate) fn into_parts(self) -> (S, T, Objective<S::Output, T::Output, B, P>) {
-        (self.student, self.teacher, self.objective)
+    /// The student and the learned parts of the objective.
+    pub(crate) fn into_learned(self) -> (S, P) {
+        (self.student, self.objective.into_parts())
     }
 
     fn evaluate(&self, batch: &B) -> (Evaluated, f64) {
@@ -91,7 +106,6 @@ where
     fn output(&self, evaluated: Evaluated, temperature: f64) -> DistillOutput {
         let mut scalars: Vec<(Arc<str>, f64)> = vec![("temperature".into(), temperature)];
         scalars.extend(evaluated.terms.iter().map(|term| (format!("weight:{}", term.name).into(), term.weight)));
-        scalars.extend(self.run.grad_norm().map(|norm| ("grad_norm".into(), norm)));
         let classification = evaluated.classification.map(|rows| crate::Classification {
             student_logits: rows.student_logits.without_autodiff(),
             teacher_logits: rows.teacher_logits.map(Tensor::without_autodiff),
@@ -103,20 +117,47 @@ where
         DistillOutput { state: OutputState::Pending(Box::new(pending)) }
     }
 
-    /// The first term whose value counts and is not finite, in one read from the device.
+    /// The first term whose value counts and is not finite, or the total, in one read from the device.
     fn first_fault(&self, evaluated: &Evaluated) -> Option<(Arc<str>, f64)> {
-        let mut values: Vec<Tensor<1>> = evaluated.terms.iter().map(|term| term.value.clone()).collect();
-        values.push(evaluated.total.clone().detach());
-        let values: Vec<f64> = Tensor::cat(values, 0).into_data().iter::<f32>().map(f64::from).collect();
-        let terms = evaluated.terms.iter().filter(|term| term.weight != 0.0).map(|term| term.name.clone());
-        let counted = evaluated.terms.iter().zip(&values).filter(|(term, _)| term.weight != 0.0);
-        let named = terms.zip(counted.map(|(_, value)| *value));
-        let total = values.last().map(|value| (Arc::from("total"), *value));
-        named.chain(total).find(|(_, value)| !value.is_finite())
+        let mut counted: Vec<_> = evaluated.terms.iter().filter(|term| term.weight != 0.0).cloned().collect();
+        let total = evaluated.total.clone().detach();
+        counted.push(TermValue { name: "total".into(), weight: 1.0, value: total });
+        let values = counted.iter().map(|term| term.value.clone().cast(FloatDType::F32)).collect();
+        let values = Tensor::cat(values, 0).into_data();
+        let named = counted.into_iter().map(|term| term.name).zip(values.iter::<f32>().map(f64::from));
+        named.into_iter().find(|(_, value)| !value.is_finite())
     }
 
-    fn after_optimizer(self, step: usize) -> Self {
-        let teacher = self.teacher.after_step(&self.student, step);
+    fn observe_gap(&self, evaluated: &Evaluated) {
+        if let (Some(gap), Some(rows)) = (self.objective.gap_temperature(), &evaluated.classification)
+            && let Some(teacher_logits) = &rows.teacher_logits
+        {
+            let student_logits = rows.student_logits.clone().without_autodiff();
+            let mean = kl_to_teacher(student_logits, teacher_logits.clone().without_autodiff(), None);
+            gap.observe(&mut self.run.gap(), mean.value().unwrap_or(f64::NAN));
+        }
+    }
+
+    /// What the summed gradients are multiplied with before the optimiser sees them: to their mean over batches, and
+    /// down to the largest norm allowed. `None` when there is to be no step.
+    fn admit<'a>(&self, grads: impl IntoIterator<Item = &'a GradientsParams>) -> Option<f64> {
+        let micro_batches = self.run.take_micro_batches();
+        if self.run.fault().is_some() || micro_batches == 0 {
+            return None; // stopped, or every batch was skipped
+        }
+        let mean = 1.0 / micro_batches as f64;
+        let norm = gradients::global_norm(self, grads) * mean;
+        if !norm.is_finite() {
+            self.run.not_finite("gradient", norm);
+            return None;
+        }
+        self.run.add_grad_norm(norm);
+        let clip = self.run.max_grad_norm.map_or(1.0, |max| if norm > max { max / norm } else { 1.0 });
+        Some(mean * clip)
+    }
+
+    fn after_optimizer(self) -> Self {
+        let teacher = self.teacher.after_step(&self.student, self.run.step());
         self.run.advance();
         Self { teacher, ..self }
     }
@@ -138,64 +179,50 @@ where
             // Dropout is a pure function of the step, so that a resumed run draws the same masks.
             device.seed(mix_seed(&[self.run.seed, self.run.step() as u64, micro_batch]));
         }
-        let before = (self.run.non_finite == NonFinite::Skip).then(|| buffers(&self.valid()));
+        let skips = self.run.non_finite == NonFinite::Skip;
+        let before = skips.then(|| Buffers::of(self));
         let (evaluated, temperature) = self.evaluate(&batch);
-        if let Some((term, value)) = self.first_fault(&evaluated) {
+        let mut fault = self.first_fault(&evaluated);
+        let mut grads = GradientsParams::new();
+        if fault.is_none() {
+            grads = GradientsParams::from_grads(evaluated.total.backward(), self);
+            // Here, and not only before the optimiser's step, as the batch-norm statistics of this batch must go too.
+            let norm = if skips { gradients::global_norm(self, [&grads]) } else { 0.0 };
+            fault = (!norm.is_finite()).then(|| ("gradient".into(), norm));
+        }
+        if let Some((term, value)) = fault {
             self.run.not_finite(&term, value);
             self.run.drop_micro_batch();
             if let Some(before) = before {
-                restore_buffers(self, before);
+                before.restore(self);
             }
             return TrainOutput { grads: GradientsParams::new(), item: DistillOutput::skipped() };
         }
-        if let (Some(gap), Some(rows)) = (self.objective.gap_temperature(), &evaluated.classification)
-            && let Some(teacher_logits) = &rows.teacher_logits
-        {
-            let student_logits = rows.student_logits.clone().without_autodiff();
-            let mean = kl_to_teacher(student_logits, teacher_logits.clone().without_autodiff(), None);
-            gap.observe(&mut self.run.gap(), mean.value().unwrap_or(f64::NAN));
-        }
-        let grads = evaluated.total.backward();
-        TrainOutput::new(self, grads, self.output(evaluated, temperature))
+        self.observe_gap(&evaluated);
+        TrainOutput { grads, item: self.output(evaluated, temperature) }
     }
 
     fn optimize(self, optimizer: &mut ModuleOptimizer, rate: ModuleLearningRate, grads: GradientsParams) -> Self {
-        let micro_batches = self.run.take_micro_batches();
-        let step = self.run.step();
-        if self.run.fault().is_some() {
+        let Some(factor) = self.admit([&grads]) else {
             return self;
-        }
-        if grads.is_empty() {
-            self.run.advance();
-            return self;
-        }
-        let mean = 1.0 / micro_batches.max(1) as f64;
-        let norm = gradients::global_norm(&self, &grads) * mean;
-        if !norm.is_finite() {
-            self.run.not_finite("gradient", norm);
-            self.run.advance();
-            return self;
-        }
-        *self.run.grad_norm() = Some(norm);
-        let clip = self.run.max_grad_norm.map_or(1.0, |max| (max / norm.max(f64::MIN_POSITIVE)).min(1.0));
-        let grads = gradients::scale(&self, grads, mean * clip);
-        optimizer.step(rate, self, grads).after_optimizer(step)
+        };
+        let grads = gradients::scale(&self, grads, factor);
+        optimizer.step(rate, self, grads).after_optimizer()
     }
 
-    /// Several devices that each keep a part of the optimiser: Burn's own step, without clipping by global norm,
-    /// which no device sees.
     fn optimize_multi(
         self,
         optimizer: &mut ModuleOptimizer,
         rate: ModuleLearningRate,
-        grads: MultiGradientsParams,
+        mut grads: MultiGradientsParams,
     ) -> Self {
-        self.run.take_micro_batches();
-        let step = self.run.step();
-        if self.run.fault().is_some() {
+        let Some(factor) = self.admit(grads.grads.iter().map(|(grads, _)| grads)) else {
             return self;
+        };
+        for (part, _) in &mut grads.grads {
+            *part = gradients::scale(&self, std::mem::take(part), factor);
         }
-        optimizer.step_multi(rate, self, grads).after_optimizer(step)
+        optimizer.step_multi(rate, self, grads).after_optimizer()
     }
 }
 
@@ -211,68 +238,13 @@ where
 
     fn step(&self, batch: B) -> DistillOutput {
         let (evaluated, temperature) = self.evaluate(&batch);
+        if self.run.non_finite == NonFinite::Stop
+            && let Some((term, value)) = self.first_fault(&evaluated)
+        {
+            self.run.not_finite(&term, value);
+        }
         self.output(evaluated, temperature)
     }
-}
-
-type Buffers = HashMap<String, Box<dyn Any>>;
-
-/// The tensors that a forward pass may change: running statistics, which require no gradient.
-fn buffers<M: Module>(module: &M) -> Buffers {
-    #[derive(Default)]
-    struct Collect {
-        path: Vec<String>,
-        buffers: Buffers,
-    }
-    impl ModuleVisitor for Collect {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.push(name.to_string());
-        }
-
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.pop();
-        }
-
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.buffers.insert(self.path.join("."), Box::new(param.val()));
-        }
-    }
-    let mut collect = Collect::default();
-    module.visit(&mut collect);
-    collect.buffers
-}
-
-/// Puts running statistics back. They are shared by all clones of a module, so it is done through one.
-fn restore_buffers<M: Module>(module: &M, before: Buffers) {
-    struct Restore {
-        path: Vec<String>,
-        before: Buffers,
-    }
-    impl ModuleMapper for Restore {
-        fn enter_module(&mut self, name: &str, _container_type: &str) {
-            self.path.push(name.to_string());
-        }
-
-        fn exit_module(&mut self, _name: &str, _container_type: &str) {
-            self.path.pop();
-        }
-
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            if param.is_require_grad() {
-                return param;
-            }
-            let before =
-                self.before.remove(&self.path.join(".")).and_then(|tensor| tensor.downcast::<Tensor<D>>().ok());
-            match before {
-                Some(before) => {
-                    param.map(|tensor| if tensor.is_autodiff() { Tensor::from_inner(*before) } else { *before })
-                }
-                None => param,
-            }
-        }
-    }
-    drop(module.valid()); // takes pending updates in, so that none comes after what is put back
-    drop(module.clone().map(&mut Restore { path: Vec::new(), before }));
 }
 
 impl<S: Student<B>, T: Teacher<B>, B, P: Module> Clone for Distiller<S, T, B, P> {

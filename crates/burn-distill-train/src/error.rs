@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use crate::checkpoint::CheckpointError;
 use crate::report::ReportError;
+use crate::state::Fault;
 
 /// Why a run could not be set up, was stopped, or could not be finished.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,13 @@ fn last_good(checkpoint: &Option<PathBuf>) -> String {
 impl TrainError {
     pub(crate) fn setting(field: &'static str, allowed: &'static str, given: impl std::fmt::Display) -> Self {
         Self::Setting { field, allowed, given: given.to_string() }
+    }
+
+    pub(crate) fn of_fault(fault: Fault, checkpoint: Option<PathBuf>) -> Self {
+        match fault {
+            Fault::NonFinite { step, term, value } => Self::NonFinite { step, term, value, checkpoint },
+            Fault::Setting { field, allowed, given } => Self::Setting { field, allowed, given },
+        }
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

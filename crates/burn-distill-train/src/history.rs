@@ -55,8 +55,19 @@ impl History {
         row.metrics.get(metric).copied()
     }
 
+    /// What decides about the best epoch: what was given, otherwise the accuracy where there is one.
+    pub(crate) fn monitor(&self, given: Option<&Monitor>) -> Monitor {
+        let of_accuracy = |row: &MetricsRow| row.split == "valid" && row.metrics.contains_key("accuracy");
+        match given {
+            Some(monitor) => monitor.clone(),
+            None if self.rows().iter().any(of_accuracy) => Monitor::highest("accuracy"),
+            None => Monitor::lowest("total"),
+        }
+    }
+
     /// The best epoch up to now; of equal ones the earliest.
-    pub(crate) fn best(&self, monitor: &Monitor) -> Option<(usize, f64)> {
+    pub(crate) fn best(&self, given: Option<&Monitor>) -> Option<(usize, f64)> {
+        let monitor = self.monitor(given);
         let rows = self.rows();
         let values = rows.iter().filter(|row| row.split == "valid");
         let values = values.filter_map(|row| Some((row.epoch, *row.metrics.get(&monitor.metric)?)));
@@ -73,7 +84,7 @@ pub(crate) struct JsonLinesLogger {
     history: History,
     run: Arc<RunState>,
     names: BTreeMap<String, MetricId>,
-    last: Vec<(MetricId, NumericEntry)>,
+    last: Vec<(MetricId, f64)>,
     started: Instant,
 }
 
@@ -87,7 +98,10 @@ impl JsonLinesLogger {
 impl MetricLogger for JsonLinesLogger {
     fn log(&mut self, update: MetricsUpdate, _epoch: usize, _split: &Split) {
         let finals = update.entries_numeric.into_iter().filter_map(|metric| match metric.numeric_entry {
-            Some(entry @ NumericEntry::Final(_)) => Some((metric.entry.metric_id, entry)),
+            // What has no value is absent; what is not finite is not.
+            Some(NumericEntry::Final(value)) if !metric.entry.serialized_entry.is_not_available() => {
+                Some((metric.entry.metric_id, value))
+            }
             _ => None,
         });
         self.last.extend(finals);
@@ -106,13 +120,13 @@ impl MetricLogger for JsonLinesLogger {
 
     fn log_epoch_summary(&mut self, summary: EpochSummary) {
         let last = std::mem::take(&mut self.last);
-        let value = |id: &MetricId| last.iter().find(|(other, _)| other == id).map(|(_, entry)| entry.current());
+        let value = |id: &MetricId| last.iter().find(|(other, _)| other == id).map(|(_, value)| round_trip(*value));
         let metrics = self.names.iter().filter_map(|(name, id)| Some((name.clone(), value(id)?)));
         let row = MetricsRow {
             epoch: summary.epoch_number,
             step: self.run.step(),
             split: summary.split.to_string(),
-            metrics: metrics.filter(|(_, value)| value.is_finite()).collect(),
+            metrics: metrics.collect(),
             seconds: self.started.elapsed().as_secs_f64(),
         };
         self.started = Instant::now();
@@ -130,5 +144,29 @@ impl MetricLogger for JsonLinesLogger {
 fn append(path: &Path, row: &MetricsRow) -> std::io::Result<()> {
     let mut line = serde_json::to_string(row)?;
     line.push('\n');
-    OpenOptions::new().create(true).append(true).open(path)?.write_all(line.as_bytes())
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(line.as_bytes())?;
+    file.sync_data()
+}
+
+/// The value to 15 significant digits, which JSON carries without loss: reading a longer number may lose its last bit,
+/// and a resumed run, which reads what the killed one wrote, would decide otherwise.
+pub(crate) fn round_trip(value: f64) -> f64 {
+    if value.is_finite() { format!("{value:.14e}").parse().unwrap_or(value) } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_read_back_is_what_was_written(bits in any::<u64>()) {
+            let value = round_trip(f64::from_bits(bits));
+            prop_assume!(value.is_finite());
+            let read: f64 = serde_json::from_str(&serde_json::to_string(&value).unwrap()).unwrap();
+            prop_assert_eq!(round_trip(read), value);
+        }
+    }
 }

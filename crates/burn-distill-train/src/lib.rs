@@ -2,12 +2,15 @@
 //! [`Distillation`], which starts a run in a few lines, resumes it after a kill to the same numbers, and leaves the best
 //! student, the metrics and a report.
 
+mod buffers;
 mod checkpoint;
 mod distillation;
 mod distiller;
 mod error;
 mod evaluate;
 mod export;
+mod folder;
+mod from_epoch;
 mod gradients;
 mod history;
 mod metric;
@@ -16,6 +19,7 @@ mod optimizer;
 mod output;
 mod progress;
 mod report;
+mod run;
 mod scheduler;
 mod state;
 mod summary;

@@ -11,6 +11,7 @@ use burn::train::metric::{
 use burn_distill_eval::ClassificationStats;
 
 use crate::output::{DistillOutput, Observed};
+use crate::state::RunState;
 
 /// Names that a term may not take.
 pub(crate) fn is_reserved(name: &str) -> bool {
@@ -72,13 +73,54 @@ impl Counted {
     }
 }
 
+/// The mean over items of values that are given per batch. Batches of several devices arrive together, and share
+/// their items evenly.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ItemMean {
+    sum: f64,
+    items: usize,
+    /// The batches that arrived last: the sum of their values, how many, and their items together.
+    open: (f64, usize, usize),
+}
+
+impl ItemMean {
+    fn add(&mut self, value: Option<f64>, new_items: usize) {
+        if new_items > 0 {
+            *self = self.closed();
+            self.open.2 = new_items;
+        }
+        if let Some(value) = value {
+            self.open.0 += value;
+            self.open.1 += 1;
+        }
+    }
+
+    fn closed(self) -> Self {
+        match self.open {
+            (_, 0, _) => Self { open: Default::default(), ..self },
+            (sum, values, items) => Self {
+                sum: self.sum + sum / values as f64 * items as f64,
+                items: self.items + items,
+                open: Default::default(),
+            },
+        }
+    }
+
+    fn value(self) -> Option<f64> {
+        let closed = self.closed();
+        (closed.items > 0).then(|| closed.sum / closed.items as f64)
+    }
+}
+
 /// Where a metric's value comes from.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     /// The mean of a value over the items of the epoch.
-    Mean { sum: f64, items: usize },
+    Mean(ItemMean),
     /// Counted over all rows of the epoch.
-    Counted { kind: Counted, stats: ClassificationStats },
+    Counted { kind: Counted, stats: Box<ClassificationStats> },
+    /// The mean norm of the gradients over the optimiser steps of the epoch.
+    GradNorm(Arc<RunState>),
     /// The last learning rate.
     LearningRate,
     /// Items per second of the epoch so far, counted from the end of its first batch.
@@ -103,11 +145,15 @@ impl NamedMetric {
     }
 
     pub(crate) fn mean(name: impl Into<String>) -> Self {
-        Self::new(name, Source::Mean { sum: 0.0, items: 0 }, false)
+        Self::new(name, Source::Mean(ItemMean::default()), false)
     }
 
     pub(crate) fn counted(kind: Counted) -> Self {
-        Self::new(kind.name(), Source::Counted { kind, stats: ClassificationStats::default() }, kind.higher_is_better())
+        Self::new(kind.name(), Source::Counted { kind, stats: Box::default() }, kind.higher_is_better())
+    }
+
+    pub(crate) fn grad_norm(run: Arc<RunState>) -> Self {
+        Self::new("grad_norm", Source::GradNorm(run), false)
     }
 
     pub(crate) fn learning_rate() -> Self {
@@ -142,14 +188,12 @@ impl Metric for NamedMetric {
         let new_items = done.saturating_sub(self.items_before);
         self.items_before = done;
         match &mut self.source {
-            Source::Mean { sum, items } => {
+            Source::Mean(mean) => {
                 self.now = item.value(&self.name);
-                if let Some(value) = self.now {
-                    *sum += value * new_items as f64;
-                    *items += new_items;
-                    self.epoch = Some(*sum / *items as f64);
-                }
+                mean.add(self.now, new_items);
+                self.epoch = mean.value();
             }
+            Source::GradNorm(run) => self.now = run.grad_norms().last,
             Source::Counted { kind, stats } => {
                 let batch = match kind {
                     Counted::TeacherAccuracy => &item.teacher_classification,
@@ -177,13 +221,20 @@ impl Metric for NamedMetric {
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        if let Source::GradNorm(run) = &self.source {
+            self.epoch = run.grad_norms().mean();
+        }
         Ok(self.entry(self.epoch))
     }
 
     fn clear(&mut self) {
         let source = match &self.source {
-            Source::Mean { .. } => Source::Mean { sum: 0.0, items: 0 },
-            Source::Counted { kind, .. } => Source::Counted { kind: *kind, stats: ClassificationStats::default() },
+            Source::Mean(_) => Source::Mean(ItemMean::default()),
+            Source::Counted { kind, .. } => Source::Counted { kind: *kind, stats: Box::default() },
+            Source::GradNorm(run) => {
+                run.clear_grad_norms();
+                Source::GradNorm(run.clone())
+            }
             Source::LearningRate => Source::LearningRate,
             Source::Throughput { .. } => Source::Throughput { since: None },
         };
@@ -201,6 +252,30 @@ impl Numeric for NamedMetric {
     }
 
     fn final_value(&self) -> NumericEntry {
+        // No value is told apart from one that is NaN by the entry, which is then not available.
         NumericEntry::Final(self.epoch.unwrap_or(f64::NAN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mean(batches: &[(Option<f64>, usize)]) -> Option<f64> {
+        let mut mean = ItemMean::default();
+        batches.iter().for_each(|(value, items)| mean.add(*value, *items));
+        mean.value()
+    }
+
+    #[test]
+    fn batches_weigh_by_their_items_and_skipped_ones_not_at_all() {
+        assert_eq!(mean(&[(Some(1.0), 4), (None, 4), (Some(4.0), 2)]), Some(2.0));
+        assert_eq!(mean(&[(None, 4)]), None);
+        assert!(mean(&[(Some(f64::NAN), 4), (Some(1.0), 4)]).unwrap().is_nan());
+    }
+
+    #[test]
+    fn batches_of_several_devices_share_the_items_that_arrive_with_them() {
+        assert_eq!(mean(&[(Some(1.0), 8), (Some(3.0), 0), (Some(6.0), 4)]), Some(40.0 / 12.0));
     }
 }

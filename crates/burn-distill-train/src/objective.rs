@@ -85,7 +85,11 @@ impl<S, T, B, P> Objective<S, T, B, P> {
         Self { parts, terms: Vec::new(), temperature: 1.0.into(), classification: None }
     }
 
-    /// Adds a term. `loss` gives a tensor of shape `[1]`; its value appears in the metrics under `name`.
+    /// Adds a term. `loss` gives a tensor of shape `[1]`; its value appears in the metrics under `name`. While its
+    /// weight is 0 it is measured but does not count, even where it is NaN.
+    ///
+    /// # Panics
+    /// In training, when `loss` gives another shape.
     pub fn term<F>(mut self, name: &str, weight: impl Into<Schedule>, loss: F) -> Self
     where
         F: Fn(View<'_, S, T, B, P>) -> Tensor<1> + Send + Sync + 'static,
@@ -143,14 +147,14 @@ impl<S, T, B, P> Objective<S, T, B, P> {
             return Err(TrainError::setting("term", "given at least once", "no term"));
         }
         for (index, term) in self.terms.iter().enumerate() {
-            let field = || format!("weight of `{}`", term.name);
-            term.weight.validate().map_err(|source| TrainError::Schedule { field: field(), source })?;
+            let invalid = |source| TrainError::Schedule { field: format!("weight:{}", term.name), source };
+            term.weight.validate().map_err(invalid)?;
             if self.terms[..index].iter().any(|other| other.name == term.name) {
                 return Err(TrainError::setting("term", "named once", format!("`{}` twice", term.name)));
             }
             if term.name.is_empty() || crate::metric::is_reserved(&term.name) {
-                let given = format!("`{}`, which the metrics use", term.name);
-                return Err(TrainError::setting("term", "a name of its own", given));
+                let allowed = "a name that is not empty, has no colon, and is no other metric's";
+                return Err(TrainError::setting("term", allowed, format!("`{}`", term.name)));
             }
         }
         if matches!(self.temperature, Temperature::Gap(_)) && self.classification.is_none() {
@@ -173,6 +177,7 @@ impl<S, T, B, P> Objective<S, T, B, P> {
         let mut terms = Vec::with_capacity(self.terms.len());
         for term in &self.terms {
             let value = (term.loss)(view());
+            assert_eq!(value.dims(), [1], "the term `{}` must give a tensor of shape [1]", term.name);
             let weight = term.weight.value(step);
             if weight != 0.0 {
                 let weighted = value.clone().mul_scalar(weight);
@@ -184,7 +189,7 @@ impl<S, T, B, P> Objective<S, T, B, P> {
             terms.push(TermValue { name: term.name.clone(), weight, value: value.detach() });
         }
         // Every weight may be 0 at some step: then there is nothing to learn, but a number to show.
-        let total = total.unwrap_or_else(|| terms[0].value.clone().mul_scalar(0.0));
+        let total = total.unwrap_or_else(|| Tensor::zeros([1], &terms[0].value.device()));
         let classification = self.classification.as_ref().map(|read| read(view()));
         Evaluated { total, terms, classification }
     }

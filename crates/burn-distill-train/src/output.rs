@@ -43,6 +43,12 @@ impl Observed {
 }
 
 impl DistillOutput {
+    /// A value of the batch by its metric's name: a term, `total`, `temperature` or `weight:<term>`. `None` until
+    /// [`ItemLazy::sync`], which burn-train calls, has read it from the device, and for a batch that was skipped.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        self.observed().value(name)
+    }
+
     /// A batch that was skipped: it leaves no trace in the metrics.
     pub(crate) fn skipped() -> Self {
         Self { state: OutputState::Ready(Arc::default()) }

@@ -8,5 +8,5 @@ mod strategy;
 
 pub use error::CheckpointError;
 pub(crate) use identity::RunIdentity;
-pub(crate) use store::{CheckpointStore, PartCheckpointer, write_atomically};
-pub(crate) use strategy::EpochEnd;
+pub(crate) use store::{CheckpointStore, PartCheckpointer, remove_file, write_atomically};
+pub(crate) use strategy::{EpochEnd, other_direction, stops_early};

@@ -20,6 +20,8 @@ pub(crate) struct Manifest {
     format: u32,
     pub(crate) epoch: usize,
     pub(crate) step: usize,
+    #[serde(default)]
+    pub(crate) skipped_batches: usize,
     #[serde(flatten)]
     identity: RunIdentity,
     files: BTreeMap<String, Part>,
@@ -42,10 +44,17 @@ pub(crate) struct CheckpointStore {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Epochs whose parts are being written, with the step they belong to.
-    pending: BTreeMap<usize, (usize, BTreeMap<String, Part>)>,
+    /// Epochs whose parts are being written.
+    pending: BTreeMap<usize, Pending>,
     /// Epochs to delete once a newer one is whole.
     doomed: BTreeSet<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    step: usize,
+    skipped_batches: usize,
+    files: BTreeMap<String, Part>,
 }
 
 impl CheckpointStore {
@@ -134,8 +143,8 @@ impl CheckpointStore {
     }
 
     /// Announces that the parts of an epoch will come.
-    pub(crate) fn begin(&self, epoch: usize, step: usize) {
-        self.state().pending.insert(epoch, (step, BTreeMap::new()));
+    pub(crate) fn begin(&self, epoch: usize, step: usize, skipped_batches: usize) {
+        self.state().pending.insert(epoch, Pending { step, skipped_batches, files: BTreeMap::new() });
     }
 
     fn save(&self, epoch: usize, part: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
@@ -144,14 +153,15 @@ impl CheckpointStore {
         let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let saved = Part { file, size: bytes.len() as u64, sha256: sha256(bytes) };
         let mut state = self.state();
-        let (step, files) = state.pending.entry(epoch).or_default();
-        files.insert(part.to_string(), saved);
-        if files.len() < PARTS.len() {
+        let mut pending = state.pending.remove(&epoch).unwrap_or_default();
+        pending.files.insert(part.to_string(), saved);
+        if pending.files.len() < PARTS.len() {
+            state.pending.insert(epoch, pending);
             return Ok(());
         }
-        let (step, files) = (*step, std::mem::take(files));
-        state.pending.remove(&epoch);
-        let manifest = Manifest { format: FORMAT, epoch, step, identity: self.identity.clone(), files };
+        let Pending { step, skipped_batches, files } = pending;
+        let identity = self.identity.clone();
+        let manifest = Manifest { format: FORMAT, epoch, step, skipped_batches, identity, files };
         let path = self.manifest_path(epoch);
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| CheckpointError::Manifest { path: path.clone(), message: error.to_string() })?;
@@ -164,16 +174,54 @@ impl CheckpointStore {
         Ok(())
     }
 
+    /// Deletes what a killed run left: files of checkpoints that have no manifest, and halves of files.
+    pub(crate) fn sweep(&self) -> Result<(), CheckpointError> {
+        let whole: BTreeSet<_> = self.epochs()?.into_iter().collect();
+        for entry in fs::read_dir(&self.folder).map_err(io(&self.folder))? {
+            let path = entry.map_err(io(&self.folder))?.path();
+            let Some(epoch) = epoch_of(&path) else { continue };
+            let is_half = path.extension().is_some_and(|extension| extension == "partial");
+            if is_half || !whole.contains(&epoch) {
+                remove_file(&path).map_err(io(&path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes every checkpoint, and nothing else.
+    pub(crate) fn clear(&self) -> Result<(), CheckpointError> {
+        self.epochs()?.into_iter().try_for_each(|epoch| self.remove(epoch))?;
+        self.sweep()
+    }
+
     /// Deletes a checkpoint, manifest first, so that what is left of it does not count.
     pub(crate) fn remove(&self, epoch: usize) -> Result<(), CheckpointError> {
         let parts = PARTS.iter().map(|part| self.part_path(epoch, part));
         for path in std::iter::once(self.manifest_path(epoch)).chain(parts) {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&path)(error)),
-                _ => {}
-            }
+            remove_file(&path).map_err(io(&path))?;
         }
         Ok(())
+    }
+}
+
+/// The epoch of a file of a checkpoint: `epoch-0007.json`, `epoch-0007-model.bpk`, `epoch-0007-model.partial`.
+fn epoch_of(path: &Path) -> Option<usize> {
+    let (stem, extension) = path.file_name()?.to_str()?.strip_prefix("epoch-")?.split_once('.')?;
+    let (epoch, part) = stem.split_once('-').unwrap_or((stem, ""));
+    let is_ours = match extension {
+        "json" => part.is_empty(),
+        "bpk" => PARTS.contains(&part),
+        "partial" => part.is_empty() || PARTS.contains(&part),
+        _ => false,
+    };
+    is_ours.then(|| epoch.parse().ok()).flatten()
+}
+
+/// Deletes a file if it is there.
+pub(crate) fn remove_file(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -213,7 +261,12 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()>
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)
+    fs::rename(&temporary, path)?;
+    // The new name must outlive a power failure too, where a folder can be opened for that.
+    match path.parent().map(File::open) {
+        Some(Ok(folder)) if cfg!(unix) => folder.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -244,7 +297,7 @@ mod tests {
     }
 
     fn save(store: &Arc<CheckpointStore>, epoch: usize, parts: usize) {
-        store.begin(epoch, 10 * epoch);
+        store.begin(epoch, 10 * epoch, 0);
         for checkpointer in PartCheckpointer::all(store).into_iter().take(parts) {
             checkpointer.save(epoch, record()).unwrap();
         }
@@ -258,6 +311,25 @@ mod tests {
         save(&store, 2, 2); // killed before the last part
         assert_eq!(store.epochs().unwrap(), [1]);
         assert_eq!(store.verify(1).unwrap().step, 10);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        save(&store, 1, 3);
+        save(&store, 2, 2);
+        for name in ["epoch-0001.partial", "epoch-0003-model.partial", "epoch-0002-notes.txt", "epoch-0002-plot.bpk"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        store.sweep().unwrap();
+        let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let parts = ["epoch-0001-model.bpk", "epoch-0001-optimizer.bpk", "epoch-0001-schedules.bpk", "epoch-0001.json"];
+        assert_eq!(left, [&parts[..], &["epoch-0002-notes.txt", "epoch-0002-plot.bpk"]].concat());
+        assert!(store.verify(1).is_ok());
+        store.clear().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]
