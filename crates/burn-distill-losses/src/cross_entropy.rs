@@ -13,7 +13,7 @@ use crate::{
 /// Configuration of [`CrossEntropyLoss`].
 #[derive(Config, Debug)]
 pub struct CrossEntropyLossConfig {
-    /// Probability spread evenly over all classes, the target's included, in [0, 1).
+    /// Probability spread evenly over all classes, the target's included, in [0, 1]; 1 ignores the targets.
     #[config(default = 0.0)]
     pub label_smoothing: f64,
     /// How rows become one number.
@@ -25,12 +25,12 @@ impl CrossEntropyLossConfig {
     /// The loss.
     ///
     /// # Errors
-    /// If `label_smoothing` is not in [0, 1).
+    /// If `label_smoothing` is not in [0, 1].
     pub fn init(&self) -> Result<CrossEntropyLoss, ConfigError> {
         let smoothing = self.label_smoothing;
-        let valid = (0.0..1.0).contains(&smoothing);
+        let valid = (0.0..=1.0).contains(&smoothing);
         Ok(CrossEntropyLoss {
-            label_smoothing: ConfigError::unless(valid, "label_smoothing", "[0, 1)", smoothing)?,
+            label_smoothing: ConfigError::unless(valid, "label_smoothing", "[0, 1]", smoothing)?,
             reduction: self.reduction,
         })
     }
@@ -56,7 +56,7 @@ impl CrossEntropyLossConfig {
 /// To `student_logits` only: `(q - y) / rows`.
 ///
 /// # Errors
-/// [`CrossEntropyLossConfig::init`] if the label smoothing is not in [0, 1).
+/// [`CrossEntropyLossConfig::init`] if the label smoothing is not in [0, 1].
 ///
 /// # Panics
 /// `forward` if there is not one target per row. A target out of range in an unmasked row panics or is undefined,
@@ -161,9 +161,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn label_smoothing_of_one_is_rejected() {
-        let error = CrossEntropyLossConfig::new().with_label_smoothing(1.0).init().unwrap_err();
-        assert_eq!(error.to_string(), "`label_smoothing` must be in [0, 1), got 1");
+    fn label_smoothing_out_of_range_is_rejected() {
+        for smoothing in [-0.1, 1.1, f64::NAN] {
+            let error = CrossEntropyLossConfig::new().with_label_smoothing(smoothing).init().unwrap_err();
+            assert_eq!(error.to_string(), format!("`label_smoothing` must be in [0, 1], got {smoothing}"));
+        }
     }
 
     #[test]

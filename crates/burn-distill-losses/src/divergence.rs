@@ -6,15 +6,21 @@ use crate::floor::{FLOOR, log_add_exp};
 
 /// `KL(P || Q)` of each row: log-probabilities `[rows, width]` in, `[rows]` out.
 pub(crate) fn kl(log_p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
-    let p = log_p.clone().exp();
-    (p * (log_p - log_q)).sum_dim(1).squeeze_dim(1)
+    kl_from((log_p.clone().exp(), log_p), log_q)
+}
+
+/// [`kl`] of which P's probabilities are known too. The side with a gradient stands first in the difference: the
+/// gradient of the second would be a negated copy.
+pub(crate) fn kl_from((p, log_p): (Tensor<2>, Tensor<2>), log_q: Tensor<2>) -> Tensor<1> {
+    (p * (log_q - log_p)).sum_dim(1).squeeze_dim::<1>(1).neg()
 }
 
 /// `KL(student || teacher)` of each row. Where the teacher's probability is exactly 0 it counts as the smallest
 /// normal f32 (1.2e-38), so that the divergence stays finite.
 pub(crate) fn reverse_kl(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
     let zero = teacher.clone().lower_elem(FLOOR / 2.0);
-    kl(student, teacher.mask_fill(zero, f64::from(f32::MIN_POSITIVE).ln()))
+    let teacher = teacher.mask_fill(zero, f64::from(f32::MIN_POSITIVE).ln());
+    (student.clone().exp() * (student - teacher)).sum_dim(1).squeeze_dim(1)
 }
 
 /// Generalised Jensen-Shannon divergence with `M = (1 - beta) * student + beta * teacher`; at its end points the

@@ -1,8 +1,11 @@
 use burn::{config::Config, tensor::Tensor};
 
 use crate::{
-    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy, align::align, divergence::kl,
+    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy,
+    align::align,
+    divergence::kl_from,
     error::expect_temperature,
+    floor::{log_softmax, softmax},
 };
 
 /// Configuration of [`KdLoss`].
@@ -103,8 +106,8 @@ impl KdLoss {
     ) -> Tensor<1> {
         let mask = mask.into();
         let aligned = align(student_logits, teacher_logits.into(), &mask, self.vocabulary);
-        let (student, teacher) = aligned.log_probs(self.temperature);
-        mask.zero(kl(teacher, student).mul_scalar(self.temperature.powi(2)))
+        let student = log_softmax(aligned.student, self.temperature);
+        mask.zero(kl_from(softmax(aligned.teacher, self.temperature), student).mul_scalar(self.temperature.powi(2)))
     }
 
     /// The reduced loss, `[1]`.

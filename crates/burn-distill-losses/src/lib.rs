@@ -50,6 +50,9 @@
 //! - Always times temperature squared, whatever else is set, so that a temperature does not change a term's weight.
 //! - [`Reduction::Mean`] divides by the number of unmasked rows, never by the number of classes. `forward_no_reduction`
 //!   gives the rows; for losses over a whole batch (DIST, SP, RKD) the rows are defined so that their mean is the loss.
+//! - A divergence shrinks with temperature squared while its rounding does not, so in f32 the error of a value grows
+//!   with it, here as in PyTorch: relative, about 1e-6 up to T = 20, 1e-4 at 100, 1e-2 at 1000. Gradients are not
+//!   affected in this way; in f64 neither is.
 //! - Computed in f32 where the student is in half precision (its gradient comes back in half precision), in f64 where it
 //!   is in f64; the teacher's type does not matter.
 //! - Student first, then teacher, then targets. No gradient ever reaches the teacher.

@@ -99,6 +99,77 @@ fn one_row_is_enough() {
 }
 
 #[test]
+fn one_class_stays_finite() {
+    let device = Device::flex();
+    let (student, teacher) = (random(1, [3, 1], 2.0, &device), random(2, [3, 1], 2.0, &device));
+    for tail in [Tail::Bucket, Tail::Renormalise] {
+        check_finite(student.clone(), SparseLogits::from_dense(teacher.clone(), 1, tail).unwrap());
+    }
+    each_logit_loss(|loss, settings| {
+        if loss.row_by_row {
+            let value = values(&(loss.rows)(settings, logits(student.clone(), teacher.clone())));
+            // One class leaves nothing to say.
+            crate::inputs::assert_close(loss.name, &value, &[0.0; 3], 0.0, 1e-6);
+        }
+    });
+    check_finite(student, teacher);
+}
+
+#[test]
+fn temperatures_far_from_one_stay_finite() {
+    let device = Device::flex();
+    let student = random(1, [3, 5], 2.0, &device).autodiff().require_grad();
+    let teacher = random(2, [3, 5], 2.0, &device);
+    let teacher = Tensor::cat(vec![teacher.narrow(1, 0, 4), Tensor::full([3, 1], f32::NEG_INFINITY, &device)], 1);
+    let sparse = |tail| SparseLogits::from_dense(teacher.clone(), 2, tail).unwrap();
+    let teachers: [TeacherLogits; 3] =
+        [teacher.clone().into(), sparse(Tail::Bucket).into(), sparse(Tail::Renormalise).into()];
+    each_logit_loss(|loss, settings| {
+        if settings.get("temperature").is_some() {
+            for temperature in [1e-20, 1e-6, 1e-2, 1e4, 1e9] {
+                for teacher in &teachers {
+                    let mut settings = settings.clone();
+                    settings["temperature"] = temperature.into();
+                    let inputs = Logits { teacher: teacher.clone(), ..logits(student.clone(), student.clone()) };
+                    let value = (loss.reduced)(&settings, inputs);
+                    assert_finite(&format!("{} {settings} gradient", loss.name), &gradient(&value, &student));
+                    assert_finite(&format!("{} {settings}", loss.name), &[number(value)]);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn views_of_other_tensors_equal_their_copies() {
+    let device = Device::flex();
+    // Transposed, cut out, and repeated without a copy: none of them lies in memory row after row.
+    let (wide, deep) = (random(1, [7, 9], 2.0, &device), random(2, [5, 4], 2.0, &device));
+    let student = wide.slice([1..5, 2..7]);
+    let teacher = deep.transpose();
+    let copied = |tensor: &Tensor<2>| Tensor::<2>::from_data(tensor.to_data(), &device);
+    each_logit_loss(|loss, settings| {
+        let rows = |student: &Tensor<2>, teacher: &Tensor<2>| {
+            let leaf = student.clone().autodiff().require_grad();
+            let inputs = logits(leaf.clone(), teacher.clone());
+            let value = (loss.reduced)(settings, inputs);
+            [gradient(&value, &leaf), vec![number(value)]].concat()
+        };
+        assert_eq!(rows(&student, &teacher), rows(&copied(&student), &copied(&teacher)), "{}", loss.name);
+        let repeated = teacher.clone().narrow(0, 0, 1).expand([4, 5]);
+        assert_eq!(rows(&student, &repeated), rows(&copied(&student), &copied(&repeated)), "{}", loss.name);
+    });
+    let image = random(3, [5, 5, 2, 4], 1.0, &device).permute([3, 2, 0, 1]);
+    let other = random(4, [4, 2, 8, 5], 1.0, &device).narrow(2, 1, 5);
+    let copied = |tensor: &Tensor<4>| Tensor::<4>::from_data(tensor.to_data(), &device);
+    each_feature_loss(|loss, settings| {
+        let got = number((loss.reduced)(settings, stage(image.clone(), other.clone())));
+        let expected = number((loss.reduced)(settings, stage(copied(&image), copied(&other))));
+        assert!((got - expected).abs() <= 1e-6 * expected.abs(), "{}: {got}, {expected}", loss.name);
+    });
+}
+
+#[test]
 fn features_of_zero_stay_finite() {
     let device = Device::flex().autodiff();
     let shape = [3, 2, 5, 5];

@@ -110,6 +110,53 @@ fn a_mass_above_one_by_rounding_stays_finite() {
 }
 
 #[test]
+fn a_row_without_a_listed_class_says_nothing_or_only_the_tail() {
+    let device = Device::flex().autodiff();
+    let student = random(7, [2, 4], 1.0, &device).require_grad();
+    let log_probs = Tensor::<2>::from_floats([[f32::NEG_INFINITY; 2], [0.7f32.ln(), 0.2f32.ln()]], &device);
+    for tail in [Tail::Bucket, Tail::Renormalise] {
+        let teacher = SparseLogits::new(ints(&[0, 0, 3, 1], [2, 2], &device), log_probs.clone(), 4, 1.0, tail).unwrap();
+        each_logit_loss(|loss, settings| {
+            if loss.teacher {
+                let (targets, mask) = (targets(2, 4, &device), Mask::from(None));
+                let inputs = Logits { student: student.clone(), teacher: teacher.clone().into(), targets, mask };
+                let rows = (loss.rows)(settings, inputs);
+                let slopes = gradient(&rows.clone().sum(), &student);
+                assert!(slopes.iter().all(|slope| slope.is_finite()), "{}: {slopes:?}", loss.name);
+                assert!(values(&rows).iter().all(|value| value.is_finite()), "{}: {rows}", loss.name);
+                if loss.row_by_row {
+                    // All of the probability is the tail's, on both sides.
+                    assert_close(loss.name, &values(&rows)[..1], &[0.0], 0.0, 1e-5);
+                    assert_close(loss.name, &slopes[..4], &[0.0; 4], 0.0, 1e-5);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn repeated_classes_stay_finite() {
+    // Not what a sparse teacher may hold, but nothing that may stop a run either.
+    let device = Device::flex().autodiff();
+    let student = random(7, [1, 4], 1.0, &device).require_grad();
+    for (indices, log_probs) in [(vec![1, 1], vec![-1.0, -1.5]), (vec![2, 2, 2, 0], vec![-1.0, -2.0, -3.0, -4.0])] {
+        for tail in [Tail::Bucket, Tail::Renormalise] {
+            let (shape, device) = ([1, indices.len()], student.device());
+            let log_probs = crate::inputs::tensor(&log_probs, shape, burn::tensor::DType::F32, &device);
+            let teacher = SparseLogits::new(ints(&indices, shape, &device), log_probs, 4, 1.0, tail).unwrap();
+            each_logit_loss(|loss, settings| {
+                if loss.teacher {
+                    let inputs = crate::inputs::logits(student.clone(), student.clone());
+                    let value = (loss.reduced)(settings, Logits { teacher: teacher.clone().into(), ..inputs });
+                    assert!(gradient(&value, &student).iter().all(|slope| slope.is_finite()), "{}", loss.name);
+                    assert!(number(value).is_finite(), "{}", loss.name);
+                }
+            });
+        }
+    }
+}
+
+#[test]
 fn parts_that_do_not_fit_are_refused() {
     let device = Device::flex();
     let new = |indices: usize, k: usize, vocabulary, temperature| {

@@ -1,4 +1,20 @@
-//! One row per loss. A new loss is one row here, with its golden file `golden/losses/<name>.json`.
+//! One row per loss; every other file of the suite goes through these rows.
+//!
+//! # Adding a loss
+//!
+//! 1. `src/<name>.rs`: `<Name>LossConfig` with `init()`, `<Name>Loss` with `forward_no_reduction` and `forward`
+//!    (and `at_temperature` if it has one), documented in the order of `kd.rs`.
+//! 2. `src/lib.rs`: `mod <name>;`, its `pub use`, and the row of the crate's table.
+//! 3. Here: the row, in [`logit_losses`] by `logit_loss!` (its arguments, in the order of `forward`, are fields of
+//!    [`Logits`]) or in [`feature_losses`] by `feature_loss!`. A loss with a temperature joins the list of
+//!    `at_temperature_is_the_loss_configured_with_it`.
+//! 4. `golden/losses/<name>.json`: the loss in `golden/definitions.py`, its inputs in `golden/cases.py`, its name in
+//!    `LOSSES` of `golden/losses.py`, the authors' code in `golden/comparisons.py`; then `golden/generate`. The suite
+//!    fails without the file.
+//! 5. `benches/benches/losses.rs`: one `bench_function`.
+//!
+//! A loss that takes something else (several stages, as ReviewKD; two pairs of tensors) writes its row by hand, with
+//! functions that read what they need from the stages.
 
 use burn::{
     config::Config,
