@@ -35,26 +35,26 @@ pub(crate) struct Args {
     /// What is compared with labels alone.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Method::Kd, Method::KdAt])]
     pub(crate) loss: Vec<Method>,
-    /// How many training images the student sees, balanced over classes; 0 for all.
+    /// How many training images the student sees, balanced over classes; 0 for all [default: 1500].
     #[arg(long, value_name = "N")]
     pub(crate) images: Option<usize>,
-    /// How many training images are held out to choose the best epoch.
-    #[arg(long, value_name = "N", default_value_t = 500)]
-    pub(crate) held_out: usize,
-    /// How many times the images are seen.
+    /// How many training images are held out to choose the best epoch [default: 200, or 500 for the teacher].
+    #[arg(long, value_name = "N")]
+    pub(crate) held_out: Option<usize>,
+    /// How many times the images are seen [default: 3, or 12 for the teacher].
     #[arg(long, value_name = "N")]
     pub(crate) epochs: Option<usize>,
-    /// How many seeds each method is run with.
+    /// How many seeds each method is run with [default: 3].
     #[arg(long, value_name = "N")]
     pub(crate) seeds: Option<usize>,
-    /// Images per step.
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub(crate) batch_size: usize,
-    /// The peak of the learning rate.
-    #[arg(long, value_name = "RATE", default_value_t = 0.05)]
-    pub(crate) learning_rate: f64,
+    /// Images per step [default: 16, or 64 for the teacher].
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_size: Option<usize>,
+    /// The peak of the learning rate [default: 0.05, or 0.1 for the teacher].
+    #[arg(long, value_name = "RATE")]
+    pub(crate) learning_rate: Option<f64>,
     /// The temperature at the first and at the last step, and in between along a cosine.
-    #[arg(long, value_names = ["FIRST", "LAST"], num_args = 2, default_values_t = [6.0, 2.0])]
+    #[arg(long, value_names = ["FIRST", "LAST"], num_args = 2, default_values_t = [4.0, 1.0])]
     pub(crate) temperature: Vec<f64>,
     /// The share of the soft targets; the labels have the rest.
     #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
@@ -117,15 +117,27 @@ impl DeviceName {
 
 impl Args {
     pub(crate) fn images(&self) -> usize {
-        self.images.unwrap_or(if self.quick { 100 } else { 2_000 })
+        self.images.unwrap_or(if self.quick { 100 } else { 1_500 })
     }
 
     pub(crate) fn epochs(&self) -> usize {
         self.epochs.unwrap_or(match (self.quick, self.train_teacher) {
             (true, _) => 1,
             (false, true) => 12,
-            (false, false) => 5,
+            (false, false) => 3,
         })
+    }
+
+    pub(crate) fn held_out(&self) -> usize {
+        self.held_out.unwrap_or(if self.train_teacher { 500 } else { 200 })
+    }
+
+    pub(crate) fn batch_size(&self) -> usize {
+        self.batch_size.unwrap_or(if self.train_teacher { 64 } else { 16 })
+    }
+
+    pub(crate) fn learning_rate(&self) -> f64 {
+        self.learning_rate.unwrap_or(if self.train_teacher { 0.1 } else { 0.05 })
     }
 
     pub(crate) fn seeds(&self) -> usize {

@@ -47,7 +47,7 @@ impl Images {
         if args.quick {
             test = test.balanced_subset(200.min(test.len()), 0)?;
         }
-        let given = args.held_out;
+        let given = args.held_out();
         ensure!(given > 0 && given < train.len(), "`--held-out` must be in [1, {}), got {given}", train.len());
         let held_out = if args.quick { given.min(100) } else { given };
         let (held_out, rest) = train.split(held_out as f64 / train.len() as f64, 0)?;
@@ -71,12 +71,12 @@ impl Images {
     }
 
     pub(crate) fn train_loader(&self, args: &Args, seed: u64) -> Result<Arc<dyn DataLoader<ImageBatch>>> {
-        let config = SeededLoaderConfig::new(args.batch_size).with_shuffle(true).with_seed(seed).with_drop_last(true);
+        let config = SeededLoaderConfig::new(args.batch_size()).with_shuffle(true).with_seed(seed).with_drop_last(true);
         self.loader(&self.train, &self.augment, config)
     }
 
     pub(crate) fn eval_loader(&self, images: &ImageDataset) -> Result<Arc<dyn DataLoader<ImageBatch>>> {
-        self.loader(images, &self.augment.for_evaluation(), SeededLoaderConfig::new(250))
+        self.loader(images, &self.augment.for_evaluation(), SeededLoaderConfig::new(100))
     }
 
     fn loader(

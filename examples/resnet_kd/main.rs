@@ -156,7 +156,7 @@ fn macs(network: &ResNet, images: &Images) -> u64 {
 }
 
 fn steps(args: &Args, images: &Images) -> usize {
-    args.epochs() * (images.train.len() / args.batch_size).max(1)
+    args.epochs() * (images.train.len() / args.batch_size()).max(1)
 }
 
 /// What every run here has in common.
@@ -174,7 +174,7 @@ where
 {
     let steps = steps(args, images);
     let warm_up = steps / 10;
-    let rate = Schedule::cosine(args.learning_rate, 0.0, (steps - warm_up).max(1))?;
+    let rate = Schedule::cosine(args.learning_rate(), 0.0, (steps - warm_up).max(1))?;
     let rate = if warm_up > 0 { rate.with_warmup(warm_up)? } else { rate };
     let folder: PathBuf =
         args.out.join(format!("{}-seed{seed}", name.replace(' ', "").replace('+', "-").to_lowercase()));
@@ -182,7 +182,7 @@ where
         "dataset": args.dataset,
         "images": images.train.fingerprint(),
         "augment": images.augment,
-        "batch_size": args.batch_size,
+        "batch_size": args.batch_size(),
         "student": args.student_arch,
         "loader_seed": seed,
         "epochs": args.epochs(),
