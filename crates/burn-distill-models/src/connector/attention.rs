@@ -1,7 +1,7 @@
 use burn::config::Config;
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
+use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
 use burn::tensor::{
     Device, Tensor, activation,
     module::interpolate,
@@ -13,7 +13,8 @@ use burn::tensor::{
 pub struct AttentionFusionConfig {
     /// Channels of the student's feature map.
     pub student_channels: usize,
-    /// Channels shared between fusions, which carry what deeper stages said; 256 or 512 in the paper.
+    /// Channels shared between fusions, which carry what deeper stages said. The authors take those of the deepest
+    /// student stage, at most 512, on CIFAR-100, and 512 or 256 on ImageNet.
     pub mid_channels: usize,
     /// Channels of the teacher's feature map.
     pub teacher_channels: usize,
@@ -23,12 +24,15 @@ pub struct AttentionFusionConfig {
 }
 
 impl AttentionFusionConfig {
-    /// A fusion with fresh weights on `device`.
+    /// A fusion with fresh weights on `device`: Kaiming-uniform with gain 1 for the two convolutions of the features,
+    /// as the authors initialise them, and Burn's (and PyTorch's) default for that of the attention.
     pub fn init(&self, device: &Device) -> AttentionFusion {
+        let initializer = Initializer::KaimingUniform { gain: 1.0, fan_out_only: false };
         let conv = |channels, kernel: usize| {
             Conv2dConfig::new(channels, [kernel, kernel])
                 .with_padding(PaddingConfig2d::Explicit(kernel / 2, kernel / 2, kernel / 2, kernel / 2))
                 .with_bias(false)
+                .with_initializer(initializer.clone())
                 .init(device)
         };
         AttentionFusion {
@@ -47,13 +51,16 @@ impl AttentionFusionConfig {
 /// shape of a teacher stage.
 ///
 /// ```text
-/// x = norm(conv1x1(student));  a, b = sigmoid(conv1x1([x, upsample(deeper)]));  x = a x + b upsample(deeper)
-/// fused = norm(conv3x3(x)), and x goes on to the next shallower stage
+/// x = norm(conv1x1(student)),  y = deeper at the size of x
+/// a, b = sigmoid(conv1x1([x, y])), one map each;   x = a x + b y        (the deepest stage: x as it is)
+/// x at the teacher's size goes on to the next shallower stage;   fused = norm(conv3x3(x))
 /// ```
 ///
+/// Sizes are changed by nearest neighbours.
+///
 /// # References
-/// Chen et al., "Distilling Knowledge via Knowledge Review", 2021, section 3.3; reference code
-/// dvlab-research/ReviewKD, `ABF`.
+/// Chen et al., *Distilling Knowledge via Knowledge Review*, 2021, arXiv 2104.09044, section 3.3; reference code
+/// dvlab-research/ReviewKD `CIFAR-100/model/reviewkd.py` at cede6ea6 (`ABF`), which knows squares only.
 #[derive(Module, Debug)]
 pub struct AttentionFusion {
     reduce: Conv2d,
@@ -68,7 +75,11 @@ impl AttentionFusion {
     ///
     /// # Shapes
     /// `student` `[batch, student_channels, h, w]`, `deeper` `[batch, mid_channels, any, any]`, `size` the teacher's
-    /// `[h, w]`; results `[batch, teacher_channels, size]` and `[batch, mid_channels, h, w]`.
+    /// `[height, width]`; results `[batch, teacher_channels, size]` and `[batch, mid_channels, size]`.
+    ///
+    /// # Panics
+    /// If `deeper` is given to a fusion made without [`fuse`](AttentionFusionConfig::fuse), or missing from one made
+    /// with it; if channels or batches do not fit.
     pub fn forward(&self, student: Tensor<4>, deeper: Option<Tensor<4>>, size: [usize; 2]) -> (Tensor<4>, Tensor<4>) {
         let reduced = self.reduce_norm.forward(self.reduce.forward(student));
         let [_, _, height, width] = reduced.dims();
@@ -79,10 +90,12 @@ impl AttentionFusion {
                 let weights = activation::sigmoid(attention.forward(joined));
                 reduced * weights.clone().narrow(1, 0, 1) + deeper * weights.narrow(1, 1, 1)
             }
-            _ => reduced,
+            (None, None) => reduced,
+            (Some(_), None) => panic!("this fusion was made to fuse: it needs `deeper`"),
+            (None, Some(_)) => panic!("this fusion is of the deepest stage, without `fuse`: it takes no `deeper`"),
         };
-        let resized = nearest(mixed.clone(), size);
-        (self.expand_norm.forward(self.expand.forward(resized)), mixed)
+        let mixed = nearest(mixed, size);
+        (self.expand_norm.forward(self.expand.forward(mixed.clone())), mixed)
     }
 }
 
@@ -148,9 +161,14 @@ pub struct ReviewConnector<const N: usize> {
 }
 
 impl<const N: usize> ReviewConnector<N> {
+    /// The fused stages, to compare with the teacher's.
+    ///
     /// # Shapes
-    /// The student's stages from shallow to deep, and the teacher's sizes `[h, w]`; the results have the teacher's
-    /// channels and sizes.
+    /// `student`: stages from shallow to deep, `[batch, student_channels, any, any]`; `sizes`: the teacher's
+    /// `[height, width]` of each; results `[batch, teacher_channels, height, width]`, from shallow to deep.
+    ///
+    /// # Panics
+    /// If the channels of a stage are not those of the configuration, or the batches differ.
     pub fn forward(&self, student: [Tensor<4>; N], sizes: [[usize; 2]; N]) -> [Tensor<4>; N] {
         let mut deeper = None;
         let mut fused: [Option<Tensor<4>>; N] = std::array::from_fn(|_| None);

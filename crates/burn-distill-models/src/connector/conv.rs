@@ -46,6 +46,8 @@ pub struct ConvConnector {
 }
 
 impl ConvConnector {
+    /// The student's map in the teacher's channels.
+    ///
     /// # Shapes
     /// `[batch, student_channels, h, w]` to `[batch, teacher_channels, h / stride, w / stride]`, rounded up.
     pub fn forward(&self, student: Tensor<4>) -> Tensor<4> {

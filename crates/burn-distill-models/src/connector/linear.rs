@@ -39,6 +39,8 @@ pub struct LinearConnector {
 }
 
 impl LinearConnector {
+    /// The student's feature in the teacher's width.
+    ///
     /// # Shapes
     /// `[.., student_features]` to `[.., teacher_features]`.
     pub fn forward<const D: usize>(&self, student: Tensor<D>) -> Tensor<D> {

@@ -41,6 +41,8 @@ pub struct MlpConnector {
 }
 
 impl MlpConnector {
+    /// The student's feature in the teacher's width.
+    ///
     /// # Shapes
     /// `[.., student_features]` to `[.., teacher_features]`.
     pub fn forward<const D: usize>(&self, student: Tensor<D>) -> Tensor<D> {

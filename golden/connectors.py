@@ -1,0 +1,213 @@
+"""Writes `connectors.json`: ReviewKD's fusion of student stages and a convolutional connector, in PyTorch.
+
+    python golden/connectors.py [--reference-dir DIR]
+
+The fusion is written from section 3.3 of the paper (arXiv 2104.09044): of each stage, from deep to shallow, a 1x1
+convolution with norm, a pixel-wise weighing against what the deeper stages said, and a 3x3 convolution with norm to the
+teacher's channels. With --reference-dir it is compared with the authors' `ABF` and `ReviewKD.forward` by value and
+gradient. The loss behind the gradients is the hierarchical context loss of `definitions.py`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import definitions
+from authors import COMMITS, Authors, Missing
+from losses import difference
+from random_numbers import bell
+
+
+def array(data):
+    """8 digits, which a float32 implementation cannot tell from more."""
+    return {"shape": list(data.shape), "data": [float(f"{v:.8g}") for v in data.detach().reshape(-1).tolist()]}
+
+
+def fill(module, prefix):
+    """Every entry of the state dict from its name; multiples of 1/64, variances above 0."""
+    state = module.state_dict()
+    for name, tensor in state.items():
+        if not name.endswith("num_batches_tracked"):
+            values = torch.tensor(bell(f"connectors/{prefix}/{name}", tuple(tensor.shape), 0.5))
+            state[name] = values.abs() + 0.5 if name.endswith("running_var") else values
+    module.load_state_dict(state)
+    return module.double()
+
+
+class Fusion(nn.Module):
+    """One stage. Names of the state dict as in the authors' code, so that both can hold the same weights."""
+
+    def __init__(self, student, middle, teacher, fuse):
+        super().__init__()
+        self.conv1 = nn.Sequential(nn.Conv2d(student, middle, 1, bias=False), nn.BatchNorm2d(middle))
+        self.conv2 = nn.Sequential(nn.Conv2d(middle, teacher, 3, padding=1, bias=False), nn.BatchNorm2d(teacher))
+        self.att_conv = nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid()) if fuse else None
+
+    def forward(self, student, deeper, size):
+        mixed = self.conv1(student)
+        if self.att_conv is not None:
+            deeper = F.interpolate(deeper, mixed.shape[2:], mode="nearest")
+            own, other = self.att_conv(torch.cat([mixed, deeper], 1)).unbind(1)
+            mixed = torch.einsum("nchw,nhw->nchw", mixed, own) + torch.einsum("nchw,nhw->nchw", deeper, other)
+        mixed = F.interpolate(mixed, size, mode="nearest")
+        return self.conv2(mixed), mixed
+
+
+class Review(nn.Module):
+    """All stages, shallow first in arguments and result."""
+
+    def __init__(self, student, middle, teacher):
+        super().__init__()
+        last = len(student) - 1
+        self.stages = nn.ModuleList(
+            Fusion(s, middle, t, index < last) for index, (s, t) in enumerate(zip(student, teacher, strict=True))
+        )
+
+    def forward(self, features, sizes):
+        deeper, fused = None, {}
+        for index in reversed(range(len(self.stages))):
+            fused[index], deeper = self.stages[index](features[index], deeper, sizes[index])
+        return [fused[index] for index in range(len(self.stages))]
+
+
+def authors_review(authors, stages, training):
+    """The authors' connector with our weights. Its stages lie deep to shallow and take side lengths."""
+    code = authors.load("ReviewKD", "CIFAR-100/model/reviewkd.py", "ABF", "ReviewKD")
+
+    def forward(features, sizes):
+        abfs = nn.ModuleList()
+        for stage in stages:
+            channels = stage.conv1[0].in_channels, stage.conv1[0].out_channels, stage.conv2[0].out_channels
+            abf = code["ABF"](*channels, stage.att_conv is not None).double()
+            abf.load_state_dict(stage.state_dict())
+            abfs.append(abf.train(training))
+        whole = SimpleNamespace(
+            student=lambda features, is_feat: (features, None),
+            abfs=abfs[::-1],
+            shapes=[feature.shape[2] for feature in features][::-1],
+            out_shapes=[size[0] for size in sizes][::-1],
+        )
+        return code["ReviewKD"].forward(whole, features)[0]
+
+    return forward
+
+
+def review_case(name, student, middle, teacher, sides, sizes, training, authors, compared):
+    module = fill(Review(student, middle, teacher), name).train(training)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    stages = len(student)
+    features = [
+        torch.tensor(bell(f"connectors/{name}/student_{i}", (3, student[i], *sides[i]), 1.0)).requires_grad_()
+        for i in range(stages)
+    ]
+    hints = [
+        torch.tensor(bell(f"connectors/{name}/teacher_{i}", (3, teacher[i], *sizes[i]), 1.0)) for i in range(stages)
+    ]
+
+    def loss(fused):
+        pairs = {f"student_{i}": f for i, f in enumerate(fused)} | {f"teacher_{i}": h for i, h in enumerate(hints)}
+        return definitions.review_kd({}, pairs)[0]
+
+    fused = module(features, sizes)
+    after = {key: array(value) for key, value in module.state_dict().items() if "running" in key}
+    value = loss(fused)
+    weights = dict(module.named_parameters())
+    slopes = torch.autograd.grad(value, [*features, *weights.values()])
+    if all(side[0] == side[1] for side in [*sides, *sizes]):
+        original = authors_review(authors, _with_state(module, before), training)
+        try:
+            theirs = original(features, sizes)
+        except Missing:
+            theirs = None
+        if theirs is not None:
+            apart = [difference(a, b) for a, b in zip(fused, theirs, strict=True)]
+            own = torch.autograd.grad(loss(theirs), features)
+            apart += [difference(a, b) for a, b in zip(slopes, own, strict=False)]
+            assert max(apart) < 1e-12, f"{name}: {apart}"
+            compared.append(name)
+    return {
+        "name": name,
+        "training": training,
+        "student_channels": student,
+        "mid_channels": middle,
+        "teacher_channels": teacher,
+        "sizes": [list(size) for size in sizes],
+        "weights": {key: array(value) for key, value in before.items() if not key.endswith("num_batches_tracked")},
+        "student": [array(feature) for feature in features],
+        "teacher": [array(hint) for hint in hints],
+        "fused": [array(output) for output in fused],
+        "loss": value.item(),
+        "student_grad": [array(slope) for slope in slopes[:stages]],
+        "weight_grad": {key: array(slope) for key, slope in zip(weights, slopes[stages:], strict=True)},
+        "after": after,
+    }
+
+
+def _with_state(module, state):
+    """The stages with the running statistics from before the pass."""
+    module.load_state_dict(state)
+    return module.stages
+
+
+def conv_case(name, student, teacher, stride, training):
+    module = nn.Sequential(nn.Conv2d(student, teacher, 1, stride=stride, bias=False), nn.BatchNorm2d(teacher))
+    module = fill(module, name).train(training)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    feature = torch.tensor(bell(f"connectors/{name}/student", (2, student, 5, 4), 1.0)).requires_grad_()
+    output = module(feature)
+    hint = torch.tensor(bell(f"connectors/{name}/teacher", tuple(output.shape), 1.0))
+    value = F.mse_loss(output, hint)
+    weights = dict(module.named_parameters())
+    slopes = torch.autograd.grad(value, [feature, *weights.values()])
+    return {
+        "name": name,
+        "training": training,
+        "student_channels": student,
+        "teacher_channels": teacher,
+        "stride": stride,
+        "weights": {key: array(value) for key, value in before.items() if not key.endswith("num_batches_tracked")},
+        "student": array(feature),
+        "teacher": array(hint),
+        "output": array(output),
+        "loss": value.item(),
+        "student_grad": array(slopes[0]),
+        "weight_grad": {key: array(slope) for key, slope in zip(weights, slopes[1:], strict=True)},
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reference-dir", help="folder with checkouts of the authors' code (README.md lists them)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    authors, compared = Authors(arguments.reference_dir), []
+    square = [(6, 6), (3, 3), (1, 1)]
+    other = [(6, 6), (4, 4), (2, 2)], [(5, 5), (2, 2), (3, 3)]
+    wide = [(6, 4), (3, 2)]
+    review = [
+        # Stages of the teacher's sizes, the deepest pooled to a point, as the authors train CIFAR networks.
+        review_case("same_sizes", [2, 3, 4], 3, [3, 2, 5], square, square, True, authors, compared),
+        review_case("inference", [2, 3, 4], 3, [3, 2, 5], square, square, False, authors, compared),
+        # A teacher with larger and with smaller stages: what goes on to a shallower stage has the teacher's size.
+        review_case("other_sizes", [2, 3, 2], 3, [2, 3, 2], *other, True, authors, compared),
+        # The authors' code knows squares only.
+        review_case("not_square", [2, 2], 2, [3, 2], wide, wide, True, authors, compared),
+    ]
+    conv = [conv_case("conv", 3, 4, 1, True), conv_case("conv_stride_2", 3, 4, 2, False)]
+    reference = f"PyTorch {torch.__version__.split('+')[0]} in float64"
+    if compared:
+        source = f"ReviewKD@{COMMITS['ReviewKD'][:12]} ABF, ReviewKD.forward"
+        reference += f"; {source}: {', '.join(compared)}, values and gradients within 1e-12"
+    print(reference)
+    lines = [",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) for cases in (review, conv)]
+    text = f'{{"reference": {json.dumps(reference)},\n"review": [\n{lines[0]}\n],\n"conv": [\n{lines[1]}\n]}}\n'
+    (Path(__file__).parent / "connectors.json").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
