@@ -1,7 +1,7 @@
 use std::fmt;
 
 use burn::module::{Content, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor};
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{DType, Device, Tensor, activation};
 
 use crate::{ModelError, Teacher, mix_seed};
 
@@ -12,7 +12,8 @@ pub enum EnsembleMean {
     Logits,
     /// The weighted mean of the probabilities at a temperature. The joint logits are
     /// `temperature * ln(mean of softmax(logits / temperature))`, so that a loss at the same temperature sees
-    /// exactly the mean.
+    /// exactly the mean. A class to which no teacher gives a probability that f32 can hold counts with 1.2e-38 (the
+    /// smallest normal f32).
     Probabilities {
         /// The temperature at which probabilities are averaged, above 0; 1 for the plain mean.
         temperature: f64,
@@ -22,11 +23,17 @@ pub enum EnsembleMean {
 /// What an [`Ensemble`] says: features of different teachers have no mean, so there are only logits.
 #[derive(Clone, Debug)]
 pub struct EnsembleOutput {
-    /// The joint logits, `[rows, classes]`.
+    /// The joint logits, `[rows, classes]`, at least in f32.
     pub logits: Tensor<2>,
 }
 
-/// Several teachers, of any architectures, as one; each with a weight.
+/// Several teachers, of any architectures, as one; each with a weight, all over the same classes.
+///
+/// Teachers in half precision are joined in f32, and each may have a type of its own.
+///
+/// # Panics
+/// [`Teacher::forward`] of an ensemble without members, or whose members give different rows or classes, with a message
+/// that names both.
 ///
 /// ```
 /// use burn::{module::Module, nn::{Linear, LinearConfig}, tensor::{Device, Tensor}};
@@ -54,7 +61,7 @@ pub struct Ensemble<Batch> {
 }
 
 impl<Batch: 'static> Ensemble<Batch> {
-    /// An ensemble without members yet.
+    /// An ensemble without members yet; it needs at least one, by [`Ensemble::with`], before it can teach.
     ///
     /// # Errors
     /// When the temperature of [`EnsembleMean::Probabilities`] is not in (0, inf).
@@ -95,19 +102,26 @@ impl<Batch: 'static> Teacher<Batch> for Ensemble<Batch> {
     type Output = EnsembleOutput;
 
     /// # Panics
-    /// When the ensemble has no member, or members differ in their number of classes.
+    /// When the ensemble has no member, or members differ in their rows or classes.
     fn forward(&self, batch: &Batch) -> EnsembleOutput {
+        assert!(!self.members.is_empty(), "an ensemble needs at least one teacher: add one by `Ensemble::with`");
         let total: f64 = self.members.iter().map(|(weight, _)| weight).sum();
-        let weighted = self.members.iter().map(|(weight, member)| {
-            let logits = member.logits(batch);
+        let mut shape = None;
+        let weighted = self.members.iter().enumerate().map(|(index, (weight, member))| {
+            let logits = widen(member.logits(batch));
+            let (expected, given) = (*shape.get_or_insert(logits.dims()), logits.dims());
+            assert_eq!(
+                given, expected,
+                "the teachers of an ensemble must give the same [rows, classes]: teacher {index} gives {given:?}, \
+                 teacher 0 {expected:?}"
+            );
             let values = match self.mean {
                 EnsembleMean::Logits => logits,
                 EnsembleMean::Probabilities { temperature } => activation::softmax(logits.div_scalar(temperature), 1),
             };
             values.mul_scalar(weight / total)
         });
-        let mean = weighted.reduce(Tensor::add);
-        let mean = mean.expect("an ensemble needs at least one teacher: add one by `Ensemble::with`");
+        let mean = weighted.reduce(Tensor::add).expect("a member: asserted above");
         let logits = match self.mean {
             EnsembleMean::Logits => mean,
             // The smallest normal number keeps the logarithm of a vanished probability finite.
@@ -130,6 +144,14 @@ impl<Batch: 'static> Teacher<Batch> for Ensemble<Batch> {
 
     fn weight_bytes(&self) -> u64 {
         self.members.iter().map(|(_, member)| member.weight_bytes()).sum()
+    }
+}
+
+/// Half precision as f32: logarithms of small probabilities, and sums of teachers of different types.
+fn widen(logits: Tensor<2>) -> Tensor<2> {
+    match logits.dtype() {
+        DType::F16 | DType::BF16 => logits.cast(DType::F32),
+        _ => logits,
     }
 }
 

@@ -64,16 +64,18 @@ impl<M: Module> Module for Frozen<M> {
         self.0.collect_devices(devices)
     }
 
+    // Clones of a module share its running statistics, which Burn moves in place: `valid` makes them its own first, so
+    // that a clone that moves leaves the others where they are.
     fn fork(self, device: &Device) -> Self {
-        Self(self.0.fork(device))
+        Self(self.0.valid().fork(device))
     }
 
     fn to_device(self, device: &Device) -> Self {
-        Self(self.0.to_device(device))
+        Self(self.0.valid().to_device(device))
     }
 
     fn materialize(self) -> Self {
-        self
+        Self(self.0.materialize())
     }
 
     fn visit<V: ModuleVisitor>(&self, _visitor: &mut V) {}

@@ -1,9 +1,9 @@
 //! What a teacher inside a trained module must not do: learn, be saved, forget its statistics, stay behind.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Lora, Module, ModuleVisitor, Param, ParamId};
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Device, Distribution, Tensor, TensorData, activation};
+use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor, TensorData, activation};
 use burn_distill_models::{Ensemble, EnsembleMean, Frozen, MeanTeacher, Student, Teacher};
 
 #[derive(Module, Debug)]
@@ -115,6 +115,154 @@ fn a_mean_teacher_follows_the_student_and_is_saved() {
     assert_eq!(values(resumed.teacher.average()), values(pair.teacher.average()));
     assert!(!resumed.teacher.forward(&batch(&device)).is_tracked());
     assert!(MeanTeacher::new(&other, 1.0).unwrap_err().to_string().contains("`decay` must be in [0, 1), got 1"));
+}
+
+#[test]
+fn a_mean_teacher_follows_running_statistics_and_leaves_its_clones_alone() {
+    let device = Device::flex().autodiff();
+    let student = Net::new(&device);
+    let teacher = MeanTeacher::new(&student, 0.9).unwrap();
+    let (clone, before) = (teacher.clone(), values(teacher.average()));
+    student.forward(&batch(&device)); // moves the statistics of batch norm
+    let moved = student.valid();
+    let teacher = Teacher::<Tensor<2>>::after_step(teacher, &student, 0);
+    let mean = |net: &Net| net.norm.running_mean.value_sync().into_data();
+    assert_ne!(mean(&moved), mean(clone.average()));
+    let expected: Vec<f32> = mean(&moved).iter::<f32>().map(|value| 0.9 * value).collect();
+    mean(teacher.average()).assert_approx_eq::<f32>(&TensorData::new(expected, [12]), Default::default());
+    assert_eq!(values(clone.average()), before);
+    assert_ne!(values(teacher.average()), before);
+}
+
+#[test]
+fn a_mean_teacher_takes_integers_and_booleans_from_the_student() {
+    #[derive(Module, Debug)]
+    struct Buffers {
+        weight: Param<Tensor<1>>,
+        ids: Param<Tensor<1, Int>>,
+        kept: Param<Tensor<1, Bool>>,
+    }
+    let device = Device::flex();
+    let buffers = |weight: f32, ids: [i32; 2], kept: [bool; 2]| Buffers {
+        weight: Param::from_tensor(Tensor::from_floats([weight], &device)),
+        ids: Param::initialized(ParamId::new(), Tensor::from_ints(ids, &device)),
+        kept: Param::initialized(ParamId::new(), Tensor::from_bool(TensorData::from(kept), &device)),
+    };
+    impl Student<()> for Buffers {
+        type Output = ();
+        fn forward(&self, _batch: &()) {}
+    }
+    let teacher = MeanTeacher::new(&buffers(1.0, [1, 2], [true, false]), 0.5).unwrap();
+    let student = buffers(3.0, [7, 8], [false, true]);
+    let average = Teacher::<()>::after_step(teacher, &student, 1_000_000).into_average();
+    assert_eq!(average.weight.val().into_scalar::<f32>(), 2.0);
+    assert_eq!(average.ids.val().into_data(), student.ids.val().into_data());
+    assert_eq!(average.kept.val().into_data(), student.kept.val().into_data());
+}
+
+#[test]
+fn a_mean_teacher_of_a_student_with_adapters_averages_what_they_make() {
+    let device = Device::flex().autodiff();
+    device.seed(3);
+    let adapted = || {
+        let mut net = Net::new(&device).apply_lora(Lora::new(2, 4.0));
+        let mut optimizer = SgdConfig::new().init();
+        for _ in 0..3 {
+            let loss = net.forward(&batch(&device)).square().mean();
+            let grads = GradientsParams::from_grads(loss.backward(), &net);
+            net = optimizer.step(0.1, net, grads);
+        }
+        net
+    };
+    let (student, other) = (adapted(), adapted());
+    let teacher = MeanTeacher::new(&student, 0.5).unwrap();
+    let teacher = Teacher::<Tensor<2>>::after_step(teacher, &other, 1_000_000);
+    let weight = |net: &Net| net.valid().materialize().last.weight.val();
+    let base = student.last.weight.base().without_autodiff();
+    assert!((weight(&student) - base).abs().max().into_scalar::<f32>() > 1e-3, "the adapters do nothing");
+    let expected = (weight(&student) + weight(&other)).mul_scalar(0.5);
+    teacher.average().last.weight.val().into_data().assert_approx_eq::<f32>(&expected.into_data(), Default::default());
+}
+
+#[test]
+#[should_panic(expected = "the student has no `layer.weight`")]
+fn a_mean_teacher_of_another_model_is_refused() {
+    #[derive(Module, Debug)]
+    struct Other {
+        layer: Linear,
+    }
+    impl Student<Tensor<2>> for Other {
+        type Output = Tensor<2>;
+        fn forward(&self, batch: &Tensor<2>) -> Tensor<2> {
+            self.layer.forward(batch.clone())
+        }
+    }
+    let device = Device::flex();
+    let other = Other { layer: LinearConfig::new(6, 3).init(&device) };
+    Teacher::<Tensor<2>>::after_step(MeanTeacher::new(&other, 0.9).unwrap(), &Net::new(&device), 0);
+}
+
+#[test]
+fn a_moved_teacher_is_not_tracked() {
+    let device = Device::flex().autodiff();
+    let net = Net::new(&device);
+    let frozen = Frozen::new(net.clone());
+    let input = batch(&device);
+    let expected = frozen.forward(&input).into_data();
+    for moved in [frozen.clone().fork(&device), frozen.clone().to_device(&device)] {
+        assert!(!moved.forward(&input).is_tracked());
+        assert_eq!(moved.forward(&input).into_data(), expected);
+    }
+    let mean = MeanTeacher::new(&net, 0.9).unwrap();
+    for moved in [mean.clone().fork(&device), mean.to_device(&device)] {
+        assert!(!moved.forward(&input).is_tracked());
+        assert_eq!(moved.forward(&input).into_data(), expected);
+    }
+    let ensemble = Ensemble::new(EnsembleMean::Logits).unwrap().with(frozen, 2.0, Tensor::clone).unwrap();
+    let moved = ensemble.clone().fork(&device);
+    assert!(!moved.forward(&input).logits.is_tracked());
+    moved.forward(&input).logits.into_data().assert_approx_eq::<f32>(&expected, Default::default());
+    assert_eq!(moved.fingerprint(), ensemble.fingerprint());
+}
+
+#[test]
+#[should_panic(expected = "must give the same [rows, classes]: teacher 1 gives [16, 6], teacher 0 [16, 3]")]
+fn an_ensemble_over_different_classes_names_both() {
+    let device = Device::flex();
+    let logits = |net: Frozen<Net>| (net, |logits: &Tensor<2>| logits.clone());
+    let twice = |logits: &Tensor<2>| Tensor::cat(vec![logits.clone(), logits.clone()], 1);
+    let (net, read) = logits(Frozen::new(Net::new(&device)));
+    let ensemble = Ensemble::new(EnsembleMean::Logits).unwrap().with(net.clone(), 1.0, read).unwrap();
+    ensemble.with(net, 1.0, twice).unwrap().forward(&batch(&device));
+}
+
+#[test]
+#[should_panic(expected = "an ensemble needs at least one teacher")]
+fn an_ensemble_without_teachers_is_refused() {
+    let device = Device::flex();
+    Ensemble::<Tensor<2>>::new(EnsembleMean::Logits).unwrap().forward(&batch(&device));
+}
+
+#[test]
+fn teachers_of_different_types_are_joined_in_single_precision() {
+    let device = Device::flex();
+    let net = Frozen::new(Net::new(&device));
+    let input = batch(&device);
+    let single = net.forward(&input);
+    for mean in [EnsembleMean::Logits, EnsembleMean::Probabilities { temperature: 2.0 }] {
+        let ensemble = Ensemble::new(mean)
+            .unwrap()
+            .with(net.clone(), 1.0, |logits: &Tensor<2>| logits.clone().cast(DType::F16))
+            .unwrap()
+            .with(net.clone(), 1.0, |logits: &Tensor<2>| logits.clone().cast(DType::BF16))
+            .unwrap()
+            .with(net.clone(), 1.0, Tensor::clone)
+            .unwrap();
+        let joint = ensemble.forward(&input).logits;
+        assert_eq!(joint.dtype(), DType::F32);
+        let difference = activation::softmax(joint, 1) - activation::softmax(single.clone(), 1);
+        assert!(difference.abs().max().into_scalar::<f32>() < 5e-3);
+    }
 }
 
 #[test]
