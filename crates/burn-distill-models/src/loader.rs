@@ -46,9 +46,14 @@ pub struct SeededLoaderConfig {
 ///
 /// Burn's own loader draws each epoch's order from a generator that lives in memory, so a resumed run sees other
 /// batches than the one that was killed. Here the n-th call of [`iter`](DataLoader::iter) is epoch n - 1 whatever
-/// happened before, and neither batch size, prefetching nor threads change a sample's view.
+/// happened before, and neither batch size, prefetching nor threads change a sample's view. An epoch whose iterator is
+/// dropped unused counts as drawn and reads nothing. A dataset without items gives epochs without batches.
 ///
-/// The batcher is any Burn [`Batcher`] of [`Seeded`] items.
+/// [`slice`](DataLoader::slice), by which Burn's trainer shares the data among devices, is a loader over that part of
+/// the *dataset*, as Burn's own: the part is the same in every epoch, each epoch shuffles within it, and a sample has
+/// the view that it has in the whole. `drop_last` drops in each part.
+///
+/// The batcher is any Burn [`Batcher`] of [`Seeded`] items:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -67,6 +72,42 @@ pub struct SeededLoaderConfig {
 /// let epochs: Vec<Vec<String>> = (0..2).map(|_| loader.iter().map(|batch| batch.unwrap()).collect()).collect();
 /// assert_eq!(epochs[0].concat().len(), 7);
 /// assert_ne!(epochs[0], epochs[1]); // another epoch, another order
+/// # Ok::<(), burn_distill_models::ModelError>(())
+/// ```
+///
+/// An augmentation of your own draws everything random from the item's seed, by
+/// [`rng_from_seed`](crate::rng_from_seed), so that a resumed run repeats it. Two augmentations of one item take two
+/// streams: `mix_seed(&[seed, 0])` and `mix_seed(&[seed, 1])`.
+///
+/// ```
+/// use std::sync::Arc;
+/// use burn::data::{dataloader::{DataLoader, batcher::Batcher}, dataset::InMemDataset};
+/// use burn::tensor::{Device, Tensor, TensorData};
+/// use burn_distill_models::{Seeded, SeededLoader, SeededLoaderConfig, rng_from_seed};
+/// use rand::RngExt;
+///
+/// /// Signals of three numbers, each scaled at random and half of them reversed.
+/// struct Augment;
+/// impl Batcher<Seeded<[f32; 3]>, Tensor<2>> for Augment {
+///     fn batch(&self, items: Vec<Seeded<[f32; 3]>>, device: &Device) -> Tensor<2> {
+///         let rows = items.len();
+///         let values: Vec<f32> = items.into_iter().flat_map(|Seeded { mut item, seed, .. }| {
+///             let mut rng = rng_from_seed(seed);
+///             let gain: f32 = rng.random_range(0.8..1.2);
+///             if rng.random_bool(0.5) { item.reverse() }
+///             item.map(|value| gain * value)
+///         }).collect();
+///         Tensor::from_data(TensorData::new(values, [rows, 3]), device)
+///     }
+/// }
+///
+/// let data = Arc::new(InMemDataset::new(vec![[1.0, 2.0, 3.0]; 4]));
+/// let loader = || SeededLoader::new(data.clone(), Augment, SeededLoaderConfig::new(4));
+/// let epoch = |loader: SeededLoader<_, Tensor<2>>| loader.iter().next().unwrap().unwrap().into_data();
+/// assert_eq!(epoch(loader()?), epoch(loader()?)); // a run that starts again sees the same views
+/// let later = loader()?;
+/// later.set_epoch(1);
+/// assert_ne!(epoch(later), epoch(loader()?)); // another epoch, other views
 /// # Ok::<(), burn_distill_models::ModelError>(())
 /// ```
 pub struct SeededLoader<I, B> {
@@ -154,7 +195,11 @@ impl<I: Send + Sync + 'static, B: Send + 'static> DataLoader<B> for SeededLoader
         self.part(self.range.clone(), device.clone())
     }
 
+    /// # Panics
+    /// When `start..end` is no part of the loader's items.
     fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<B>> {
+        let items = self.range.len();
+        assert!(start <= end && end <= items, "a slice must lie in 0..{items}, got {start}..{end}");
         self.part(self.range.start + start..self.range.start + end, self.device.clone())
     }
 }
@@ -194,33 +239,42 @@ impl<I, B> DataLoaderIterator<B> for Batches<I, B> {
     }
 }
 
-/// The same batches, prepared ahead of time on another thread.
-struct Prefetched<B> {
+/// The same batches, prepared ahead of time on another thread, which starts when the first one is asked for.
+struct Prefetched<I, B> {
+    waiting: Option<Batches<I, B>>,
+    depth: usize,
     receiver: Option<mpsc::Receiver<(usize, Result<B, DatasetError>)>>,
     worker: Option<JoinHandle<()>>,
     done: usize,
     total: usize,
 }
 
-impl<B: Send + 'static> Prefetched<B> {
-    fn new<I: Send + Sync + 'static>(mut batches: Batches<I, B>, depth: usize) -> Self {
+impl<I: Send + Sync + 'static, B: Send + 'static> Prefetched<I, B> {
+    fn new(batches: Batches<I, B>, depth: usize) -> Self {
         let total = batches.order.len();
-        let (sender, receiver) = mpsc::sync_channel(depth);
-        let worker = std::thread::spawn(move || {
+        Self { waiting: Some(batches), depth, receiver: None, worker: None, done: 0, total }
+    }
+
+    fn start(&mut self, mut batches: Batches<I, B>) {
+        let (sender, receiver) = mpsc::sync_channel(self.depth);
+        self.receiver = Some(receiver);
+        self.worker = Some(std::thread::spawn(move || {
             while let Some(batch) = batches.next() {
                 if sender.send((batches.next, batch)).is_err() {
                     return; // the iterator was dropped
                 }
             }
-        });
-        Self { receiver: Some(receiver), worker: Some(worker), done: 0, total }
+        }));
     }
 }
 
-impl<B> Iterator for Prefetched<B> {
+impl<I: Send + Sync + 'static, B: Send + 'static> Iterator for Prefetched<I, B> {
     type Item = Result<B, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(batches) = self.waiting.take() {
+            self.start(batches);
+        }
         match self.receiver.as_ref()?.recv() {
             Ok((done, batch)) => {
                 self.done = done;
@@ -238,13 +292,13 @@ impl<B> Iterator for Prefetched<B> {
     }
 }
 
-impl<B> DataLoaderIterator<B> for Prefetched<B> {
+impl<I: Send + Sync + 'static, B: Send + 'static> DataLoaderIterator<B> for Prefetched<I, B> {
     fn progress(&self) -> Progress {
         Progress::new(self.done, self.total, Some("items".into()))
     }
 }
 
-impl<B> Drop for Prefetched<B> {
+impl<I, B> Drop for Prefetched<I, B> {
     fn drop(&mut self) {
         self.receiver = None; // the worker's next send fails, and it ends
         if let Some(worker) = self.worker.take() {
@@ -310,6 +364,72 @@ mod tests {
         assert_eq!(items.iter().map(|seeded| seeded.index).collect::<Vec<_>>(), [4, 5, 6, 7]);
         let all = epoch(&whole).concat();
         assert_eq!(items[..], all[4..8]);
+    }
+
+    #[test]
+    fn slices_of_a_shuffled_loader_share_the_items_and_keep_their_views() {
+        let config = SeededLoaderConfig::new(3).with_shuffle(true).with_seed(5);
+        let whole = loader(11, config);
+        let parts = [whole.slice(0, 5), whole.slice(5, 11)];
+        for _ in 0..3 {
+            let mut all = epoch(&whole).concat();
+            let mut shared = Vec::new();
+            for (part, range) in parts.iter().zip([0..5, 5..11]) {
+                let part: Vec<_> = part.iter().flat_map(|batch| batch.unwrap()).collect();
+                assert!(part.iter().all(|seeded| range.contains(&seeded.index)));
+                shared.extend(part);
+            }
+            assert_ne!(shared, all, "shuffled within the parts");
+            all.sort_by_key(|seeded| seeded.index);
+            shared.sort_by_key(|seeded| seeded.index);
+            assert_eq!(shared, all);
+        }
+        // A slice of a slice.
+        let inner = parts[1].slice(2, 4);
+        let mut indices: Vec<_> = inner.iter().flat_map(|batch| batch.unwrap()).map(|seeded| seeded.index).collect();
+        indices.sort();
+        assert_eq!(indices, [7, 8]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a slice must lie in 0..10, got 4..11")]
+    fn a_slice_beyond_the_items_is_refused() {
+        loader(10, SeededLoaderConfig::new(2)).slice(4, 11);
+    }
+
+    #[test]
+    fn no_items_are_no_batches() {
+        for prefetch in [0, 2] {
+            let empty = loader(0, SeededLoaderConfig::new(2).with_shuffle(true).with_prefetch(prefetch));
+            assert_eq!(empty.num_items(), 0);
+            let mut iterator = empty.iter();
+            assert!(iterator.next().is_none() && iterator.next().is_none());
+            assert!(iterator.progress().is_completed());
+            assert!(empty.slice(0, 0).iter().next().is_none());
+        }
+    }
+
+    #[test]
+    fn an_iterator_that_is_not_asked_reads_nothing() {
+        struct Counted(Arc<AtomicUsize>);
+        impl Dataset<usize> for Counted {
+            fn get(&self, index: usize) -> Result<usize, DatasetError> {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                Ok(index)
+            }
+            fn len(&self) -> usize {
+                8
+            }
+        }
+        let reads = Arc::new(AtomicUsize::new(0));
+        let data = Arc::new(Counted(reads.clone()));
+        let loader = SeededLoader::new(data, Keep, SeededLoaderConfig::new(2)).unwrap();
+        for _ in 0..5 {
+            drop(loader.iter());
+        }
+        assert_eq!(reads.load(Ordering::SeqCst), 0);
+        assert_eq!(epoch(&loader).concat().len(), 8);
+        assert_eq!(reads.load(Ordering::SeqCst), 8);
     }
 
     #[test]

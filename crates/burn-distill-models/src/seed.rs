@@ -20,7 +20,18 @@ pub fn mix_seed(parts: &[u64]) -> u64 {
 }
 
 /// The one random generator used for data order and augmentation: ChaCha with 8 rounds, whose stream is stable
-/// across versions and platforms.
+/// across versions and platforms. [`SeededLoader`](crate::SeededLoader) shows an augmentation that draws from it.
+///
+/// ```
+/// use burn_distill_models::{mix_seed, rng_from_seed};
+/// use rand::RngExt;
+///
+/// // Two things random about one item: a stream for each.
+/// let (crop, flip) = (mix_seed(&[42, 0]), mix_seed(&[42, 1]));
+/// let offset: u32 = rng_from_seed(crop).random_range(0..8);
+/// assert_eq!(offset, rng_from_seed(crop).random_range(0..8));
+/// let _flipped = rng_from_seed(flip).random_bool(0.5);
+/// ```
 pub fn rng_from_seed(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
