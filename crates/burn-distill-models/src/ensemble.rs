@@ -29,6 +29,10 @@ pub struct EnsembleOutput {
 
 /// Several teachers, of any architectures, as one; each with a weight, all over the same classes.
 ///
+/// It is for teachers that stay as they are, such as [`Frozen`](crate::Frozen) models: it shows nothing to records and
+/// passes no [`Teacher::after_step`] on, so a [`MeanTeacher`](crate::MeanTeacher) inside would stand still. Its
+/// fingerprint is made of the members' and the weights; the closures that read the logits have none.
+///
 /// Teachers in half precision are joined in f32, and each may have a type of its own.
 ///
 /// # Panics
