@@ -14,7 +14,7 @@ use crate::buffers::Buffers;
 use crate::gradients;
 use crate::objective::{Evaluated, NoParts, Objective, TermValue};
 use crate::output::{DistillOutput, OutputState, Pending};
-use crate::state::{NonFinite, RunState};
+use crate::state::{Fault, NonFinite, RunState};
 
 /// A student on its way: the module that burn-train trains.
 ///
@@ -128,6 +128,19 @@ where
         named.into_iter().find(|(_, value)| !value.is_finite())
     }
 
+    /// The gradients of the total; none while every weight is 0.
+    fn gradients(&self, evaluated: &Evaluated) -> GradientsParams {
+        let mut grads = GradientsParams::new();
+        if evaluated.total.is_tracked() {
+            grads = GradientsParams::from_grads(evaluated.total.backward(), self);
+        }
+        if grads.is_empty() && evaluated.terms.iter().any(|term| term.weight != 0.0) {
+            let allowed = "one through which a gradient reaches the student or a learned part";
+            self.run.stop(Fault::Setting { field: "term", allowed, given: "none that is".to_string() });
+        }
+        grads
+    }
+
     fn observe_gap(&self, evaluated: &Evaluated) {
         if let (Some(gap), Some(rows)) = (self.objective.gap_temperature(), &evaluated.classification)
             && let Some(teacher_logits) = &rows.teacher_logits
@@ -185,7 +198,7 @@ where
         let mut fault = self.first_fault(&evaluated);
         let mut grads = GradientsParams::new();
         if fault.is_none() {
-            grads = GradientsParams::from_grads(evaluated.total.backward(), self);
+            grads = self.gradients(&evaluated);
             // Here, and not only before the optimiser's step, as the batch-norm statistics of this batch must go too.
             let norm = if skips { gradients::global_norm(self, [&grads]) } else { 0.0 };
             fault = (!norm.is_finite()).then(|| ("gradient".into(), norm));

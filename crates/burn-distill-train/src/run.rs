@@ -71,7 +71,8 @@ where
             teacher: teacher.fingerprint(),
         };
         let run = Arc::new(RunState::new(settings.seed, settings.non_finite, settings.max_grad_norm));
-        let mut distiller = Distiller::new(student, teacher, objective)?.with_run(run.clone());
+        // In training mode it no longer shares running statistics with the caller's clones of the student.
+        let mut distiller = Distiller::new(student, teacher, objective)?.with_run(run.clone()).train();
 
         let folder = &settings.folder;
         fs::create_dir_all(folder).map_err(TrainError::io(folder))?;

@@ -13,7 +13,8 @@ pub enum NonFinite {
     #[default]
     Stop,
     /// Leave weights, batch-norm statistics, optimiser and step as if the batch had never been there, count it, and
-    /// go on. A validation loss that is not finite is written to the metrics as `null`.
+    /// go on; with accumulation, the step is then the mean of the other batches of its group. A validation loss that
+    /// is not finite is written to the metrics as `null`.
     Skip,
 }
 

@@ -46,15 +46,24 @@ pub(crate) struct CheckpointStore {
 struct State {
     /// Epochs whose parts are being written.
     pending: BTreeMap<usize, Pending>,
-    /// Epochs to delete once a newer one is whole.
-    doomed: BTreeSet<usize>,
 }
 
+/// A checkpoint on its way.
 #[derive(Debug, Default)]
-struct Pending {
+pub(crate) struct Pending {
     step: usize,
     skipped_batches: usize,
+    /// How many of the last epochs stay when this one is whole, itself among them, and which one beside them. Others
+    /// go then and not before, so that a kill in between loses none.
+    keep: usize,
+    best: Option<usize>,
     files: BTreeMap<String, Part>,
+}
+
+impl Pending {
+    pub(crate) fn new(step: usize, skipped_batches: usize, keep: usize, best: Option<usize>) -> Self {
+        Self { step, skipped_batches, keep, best, files: BTreeMap::new() }
+    }
 }
 
 impl CheckpointStore {
@@ -143,8 +152,8 @@ impl CheckpointStore {
     }
 
     /// Announces that the parts of an epoch will come.
-    pub(crate) fn begin(&self, epoch: usize, step: usize, skipped_batches: usize) {
-        self.state().pending.insert(epoch, Pending { step, skipped_batches, files: BTreeMap::new() });
+    pub(crate) fn begin(&self, epoch: usize, checkpoint: Pending) {
+        self.state().pending.insert(epoch, checkpoint);
     }
 
     fn save(&self, epoch: usize, part: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
@@ -159,19 +168,15 @@ impl CheckpointStore {
             state.pending.insert(epoch, pending);
             return Ok(());
         }
-        let Pending { step, skipped_batches, files } = pending;
+        let Pending { step, skipped_batches, keep, best, files } = pending;
         let identity = self.identity.clone();
         let manifest = Manifest { format: FORMAT, epoch, step, skipped_batches, identity, files };
         let path = self.manifest_path(epoch);
         let text = serde_json::to_vec_pretty(&manifest)
             .map_err(|error| CheckpointError::Manifest { path: path.clone(), message: error.to_string() })?;
         write_atomically(&path, &text).map_err(io(&path))?;
-        for old in std::mem::take(&mut state.doomed) {
-            if old != epoch {
-                self.remove(old)?;
-            }
-        }
-        Ok(())
+        let old = self.epochs()?.into_iter().filter(|old| old + keep <= epoch && Some(*old) != best);
+        old.into_iter().try_for_each(|old| self.remove(old))
     }
 
     /// Deletes what a killed run left: files of checkpoints that have no manifest, and halves of files.
@@ -244,10 +249,8 @@ impl<R: Checkpoint> Checkpointer<R> for PartCheckpointer {
         self.store.save(epoch, self.part, &bytes).map_err(|error| CheckpointerError::Unknown(error.to_string()))
     }
 
-    /// A checkpoint goes only when a newer one is whole, so that a kill in between loses none.
     fn delete(&self, epoch: usize) -> Result<(), CheckpointerError> {
-        self.store.state().doomed.insert(epoch);
-        Ok(())
+        self.store.remove(epoch).map_err(|error| CheckpointerError::Unknown(error.to_string()))
     }
 
     fn restore(&self, epoch: usize) -> Result<R, CheckpointerError> {
@@ -297,7 +300,11 @@ mod tests {
     }
 
     fn save(store: &Arc<CheckpointStore>, epoch: usize, parts: usize) {
-        store.begin(epoch, 10 * epoch, 0);
+        replace(store, epoch, parts, 100);
+    }
+
+    fn replace(store: &Arc<CheckpointStore>, epoch: usize, parts: usize, keep: usize) {
+        store.begin(epoch, Pending::new(10 * epoch, 0, keep, None));
         for checkpointer in PartCheckpointer::all(store).into_iter().take(parts) {
             checkpointer.save(epoch, record()).unwrap();
         }
@@ -337,11 +344,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path());
         save(&store, 1, 3);
-        let [model, ..] = PartCheckpointer::all(&store);
-        Checkpointer::<ModuleRecord>::delete(&model, 1).unwrap();
-        save(&store, 2, 2);
+        replace(&store, 2, 2, 1);
         assert_eq!(store.epochs().unwrap(), [1]);
-        save(&store, 2, 3);
+        replace(&store, 2, 3, 1);
         assert_eq!(store.epochs().unwrap(), [2]);
     }
 

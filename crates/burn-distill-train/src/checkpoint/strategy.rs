@@ -5,7 +5,7 @@ use burn::train::checkpoint::{CheckpointingAction, CheckpointingStrategy};
 use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
 use burn_distill_schedules::{PlateauState, ReduceOnPlateau};
 
-use super::CheckpointStore;
+use super::store::{CheckpointStore, Pending};
 use crate::history::{History, Monitor};
 use crate::state::{Fault, RunState};
 
@@ -39,11 +39,9 @@ impl CheckpointingStrategy for EpochEnd {
             }
             plateau.observe(&mut self.run.plateau(), value);
         }
-        self.store.begin(epoch, self.run.step(), self.run.skipped());
         let best = self.history.best(self.monitor.as_ref()).map(|(epoch, _)| epoch);
-        let old = self.store.epochs().unwrap_or_default();
-        let old = old.into_iter().filter(|other| other + self.keep <= epoch && Some(*other) != best);
-        std::iter::once(CheckpointingAction::Save).chain(old.map(CheckpointingAction::Delete)).collect()
+        self.store.begin(epoch, Pending::new(self.run.step(), self.run.skipped(), self.keep, best));
+        vec![CheckpointingAction::Save]
     }
 }
 

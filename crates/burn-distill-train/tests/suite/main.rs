@@ -1,0 +1,15 @@
+//! Runs from outside: what a run promises about resuming, refusing, stopping, optimising and measuring.
+
+#![allow(clippy::unwrap_used)]
+
+mod accumulation;
+mod devices;
+mod fixture;
+mod labels;
+mod metrics;
+mod non_finite;
+mod optimizers;
+mod refusals;
+mod resume;
+mod settings;
+mod teacher;
