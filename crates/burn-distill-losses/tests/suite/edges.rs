@@ -207,6 +207,24 @@ fn no_unmasked_row_gives_zero_and_no_gradient() {
 }
 
 #[test]
+fn no_unmasked_token_gives_zero_and_no_gradient() {
+    let device = Device::flex().autodiff();
+    let student = Tensor::<3>::full([2, 3, 4], f32::NAN, &device).require_grad();
+    let teacher = Tensor::<3>::full([2, 3, 4], f32::INFINITY, &device);
+    each_logit_loss(|loss, settings| {
+        let inputs = Logits {
+            student: student.clone(),
+            teacher: teacher.clone().into(),
+            targets: crate::inputs::ints(&[-100; 6], [6], &device),
+            mask: Tensor::<2>::zeros([2, 3], &device).bool().into(),
+        };
+        let rows = (loss.tokens)(settings, inputs);
+        assert_eq!(values(&rows), vec![0.0; 6], "{}", loss.name);
+        assert_eq!(gradient(&rows.sum(), &student), vec![0.0; 24], "{}", loss.name);
+    });
+}
+
+#[test]
 fn no_gradient_reaches_the_teacher() {
     let device = Device::flex().autodiff();
     let leaf = |seed| random(seed, [3, 4], 1.0, &device).require_grad();
