@@ -90,7 +90,8 @@ fn expected() -> Expected {
             (student, probs(&product(&sample.inputs, &teacher())), sample.target.unwrap())
         })
         .collect();
-    let mean = |f: &dyn Fn(&(Vec<f64>, Vec<f64>, usize)) -> f64| rows.iter().map(f).sum::<f64>() / rows.len() as f64;
+    type Row = (Vec<f64>, Vec<f64>, usize);
+    let mean = |f: &dyn Fn(&Row) -> f64| rows.iter().map(f).sum::<f64>() / rows.len() as f64;
     let yes = |yes: bool| f64::from(u8::from(yes));
     let mut bins = [(0.0, 0.0); 15];
     for (student, _, target) in &rows {
