@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// What is compared with labels alone.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Method::Kd, Method::KdAt])]
     pub(crate) loss: Vec<Method>,
-    /// How many training images the student sees, balanced over classes; 0 for all [default: 1500].
+    /// How many training images the student sees, balanced over classes; 0 for all [default: 1000].
     #[arg(long, value_name = "N")]
     pub(crate) images: Option<usize>,
     /// How many training images are held out to choose the best epoch [default: 200, or 500 for the teacher].
@@ -47,10 +47,10 @@ pub(crate) struct Args {
     /// How many seeds each method is run with [default: 3].
     #[arg(long, value_name = "N")]
     pub(crate) seeds: Option<usize>,
-    /// Images per step [default: 16, or 64 for the teacher].
+    /// Images per step [default: 8, or 64 for the teacher].
     #[arg(long, value_name = "N")]
     pub(crate) batch_size: Option<usize>,
-    /// The peak of the learning rate [default: 0.05, or 0.1 for the teacher].
+    /// The peak of the learning rate [default: 0.03, or 0.1 for the teacher].
     #[arg(long, value_name = "RATE")]
     pub(crate) learning_rate: Option<f64>,
     /// The temperature at the first and at the last step, and in between along a cosine.
@@ -117,7 +117,7 @@ impl DeviceName {
 
 impl Args {
     pub(crate) fn images(&self) -> usize {
-        self.images.unwrap_or(if self.quick { 100 } else { 1_500 })
+        self.images.unwrap_or(if self.quick { 100 } else { 1_000 })
     }
 
     pub(crate) fn epochs(&self) -> usize {
@@ -133,11 +133,11 @@ impl Args {
     }
 
     pub(crate) fn batch_size(&self) -> usize {
-        self.batch_size.unwrap_or(if self.train_teacher { 64 } else { 16 })
+        self.batch_size.unwrap_or(if self.train_teacher { 64 } else { 8 })
     }
 
     pub(crate) fn learning_rate(&self) -> f64 {
-        self.learning_rate.unwrap_or(if self.train_teacher { 0.1 } else { 0.05 })
+        self.learning_rate.unwrap_or(if self.train_teacher { 0.1 } else { 0.03 })
     }
 
     pub(crate) fn seeds(&self) -> usize {

@@ -85,7 +85,7 @@ impl Summary<'_> {
         let valid = valid.to_device(&device);
         let mut batches = valid.iter();
         let batch = batches.next()?.ok()?;
-        let config = LatencyConfig::new(batches.progress().items_processed).with_runs(5).with_warm_up(1);
+        let config = LatencyConfig::new(batches.progress().items_processed).with_runs(3).with_warm_up(1);
         // Without the wait a device may still be working when the clock stops.
         let run_student = || {
             let _output = distiller.student().forward(&batch);
