@@ -1,5 +1,7 @@
 //! Forward and backward of every loss on the CPU: `cargo bench -p burn-distill-benches --bench losses`.
 
+#![allow(missing_docs, reason = "criterion's macros make functions without docs")]
+
 use std::{hint::black_box, time::Duration};
 
 use burn::tensor::{Device, Distribution, Int, Tensor, activation::log_softmax};

@@ -3,6 +3,8 @@
 //! The parts stand beside the whole, so that the price of distillation over plain training is visible: it is the
 //! teacher's forward pass and the loss.
 
+#![allow(missing_docs, reason = "criterion's macros make functions without docs")]
+
 use std::{hint::black_box, time::Duration};
 
 use burn::module::Module;

@@ -238,8 +238,9 @@ where
         self
     }
 
-    /// Which epoch is the best. The default is the highest `accuracy` where there is a
-    /// [`classification`](Self::classification), otherwise the lowest `total`.
+    /// Which epoch is the best. With a [`classification`](Self::classification) the default is the highest `accuracy`,
+    /// or without labels the lowest `kl_to_teacher`; otherwise it is the lowest `total`, which compares epochs only
+    /// while temperature and weights stay as they are: a total under a falling temperature says little.
     pub fn monitor(mut self, monitor: Monitor) -> Self {
         self.settings.monitor = Some(monitor);
         self

@@ -55,12 +55,15 @@ impl History {
         row.metrics.get(metric).copied()
     }
 
-    /// What decides about the best epoch: what was given, otherwise the accuracy where there is one.
+    /// What decides about the best epoch: what was given, otherwise the accuracy where there are labels, the divergence
+    /// from the teacher where there is none, and the total where nothing else is known.
     pub(crate) fn monitor(&self, given: Option<&Monitor>) -> Monitor {
-        let of_accuracy = |row: &MetricsRow| row.split == "valid" && row.metrics.contains_key("accuracy");
+        let rows = self.rows();
+        let known = |name: &str| rows.iter().any(|row| row.split == "valid" && row.metrics.contains_key(name));
         match given {
             Some(monitor) => monitor.clone(),
-            None if self.rows().iter().any(of_accuracy) => Monitor::highest("accuracy"),
+            None if known("accuracy") => Monitor::highest("accuracy"),
+            None if known("kl_to_teacher") => Monitor::lowest("kl_to_teacher"),
             None => Monitor::lowest("total"),
         }
     }

@@ -31,7 +31,7 @@ fn teacher_signal_alone() {
     let kl = |epoch| value(rows, epoch, "valid", "kl_to_teacher").unwrap();
     assert!(kl(6) < 0.5 * kl(1), "{} to {}", kl(1), kl(6));
     assert!(value(rows, 6, "valid", "agreement").is_some());
-    // Without accuracy the total decides, and it fell all the way.
+    // Without accuracy the divergence from the teacher decides, and it fell all the way.
     assert_eq!(trained.best_epoch, 6);
 }
 
