@@ -30,7 +30,7 @@ impl Summary<'_> {
             .metrics(self.metrics.to_vec())
             .table(self.best_epoch_table());
         if let Some(comparison) = self.comparison(distiller, valid) {
-            report = report.note(comparison.sentence()).comparison(comparison);
+            report = report.comparison(comparison);
         }
         if self.skipped_batches > 0 {
             let batches = self.skipped_batches;
@@ -95,8 +95,10 @@ impl Summary<'_> {
             let _output = distiller.teacher().forward(&batch);
             let _ = device.sync();
         };
-        student.peak_memory_bytes = peak_memory(run_student).1.map(|memory| memory.growth_bytes());
-        teacher.peak_memory_bytes = peak_memory(run_teacher).1.map(|memory| memory.growth_bytes());
+        // A forward pass that fits into what training has freed adds nothing that could be seen: no number then.
+        let growth = |run: &dyn Fn()| peak_memory(run).1.map(|memory| memory.growth_bytes()).filter(|bytes| *bytes > 0);
+        student.peak_memory_bytes = growth(&run_student);
+        teacher.peak_memory_bytes = growth(&run_teacher);
         if let Ok((of_student, of_teacher)) = compare_latency(&config, run_student, run_teacher) {
             student.latency = Some(of_student);
             teacher.latency = Some(of_teacher);

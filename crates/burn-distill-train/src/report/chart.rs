@@ -45,7 +45,7 @@ const KINDS: [(&str, Unit); 10] = [
 /// The chart that shows a metric, as an index of [`KINDS`]. A name that is none of the known ones is a loss term.
 fn kind(name: &str) -> usize {
     match name {
-        "accuracy" | "accuracy_top5" | "agreement" => 1,
+        "accuracy" | "accuracy_top5" | "agreement" | "teacher_accuracy" => 1,
         "temperature" => 2,
         "learning_rate" => 3,
         "kl_to_teacher" => 5,
