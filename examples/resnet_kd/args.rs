@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// What is compared with labels alone.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Method::Kd, Method::KdAt])]
     pub(crate) loss: Vec<Method>,
-    /// How many training images the student sees, balanced over classes; 0 for all [default: 1000].
+    /// How many training images the student sees, balanced over classes; 0 for all [default: 800].
     #[arg(long, value_name = "N")]
     pub(crate) images: Option<usize>,
     /// How many training images are held out to choose the best epoch [default: 200, or 500 for the teacher].
@@ -117,7 +117,7 @@ impl DeviceName {
 
 impl Args {
     pub(crate) fn images(&self) -> usize {
-        self.images.unwrap_or(if self.quick { 100 } else { 1_000 })
+        self.images.unwrap_or(if self.quick { 100 } else { 800 })
     }
 
     pub(crate) fn epochs(&self) -> usize {
