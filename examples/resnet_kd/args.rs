@@ -101,6 +101,7 @@ impl DeviceName {
         match self {
             Self::Flex => Ok(Device::flex()),
             #[cfg(feature = "libtorch")]
+            #[allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")]
             Self::Libtorch => Ok(Device::libtorch()),
             #[cfg(feature = "wgpu")]
             Self::Wgpu => Ok(Device::wgpu(Default::default())),
