@@ -1,9 +1,18 @@
-"""Writes `losses/*.json`: values, per-sample values and gradients of every loss. See README.md.
+"""Writes `losses/NAME.json` from `losses/NAME.py`: values, per-sample values and gradients. See README.md.
 
 python golden/losses.py [--reference-dir DIR] [--only kd,jsd]
+
+A loss's file holds
+    cases() -> [(name of the case, config, inputs)], inputs as numpy arrays
+    loss(config, inputs) -> (value, per_sample), from its paper
+    authors(authors, config, inputs) -> [(repository, what, value)], optional: the authors' own code
+    PER_SAMPLE, optional: what a sample's value is, where it is not a row's
+    KINKS, optional: cases at a point where the loss has no slope, so that no central difference is taken
+Inputs named `student..` and `parameter..` (learned weights) get gradients.
 """
 
 import argparse
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -11,39 +20,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import cases
-import comparisons
-import definitions
 from authors import COMMITS, Authors, Missing
 
-LOSSES = "cross_entropy kd reverse_kl jsd dkd dist sparse_kd hint attention_transfer sp rkd review_kd".split()
-PER_SAMPLE = {
-    "dist": "row i: temperature^2 * (beta * (1 - correlation of row i) + gamma * (1 - mean correlation of columns))",
-    "sparse_kd": "one value per row, row-major, masked rows too; the loss is the mean over unmasked rows",
-    "hint": "mean over the elements of each sample",
-    "attention_transfer": "mean over the pixels of each sample",
-    "sp": "mean over the row of the similarity matrix that belongs to the sample",
-    "rkd": "mean over the pairs (distance) and the pairs of edges (angle) that start at the sample, weighted",
-    "review_kd": "mean over the elements of each sample at each level, levels and stages combined as in the loss",
-}
+FOLDER = Path(__file__).parent / "losses"
+ROWS = "one value per row, row-major, masked rows too; the loss is the mean over unmasked rows"
 # float64 against float64: a larger difference is a difference in the formula.
 AGREE = 1e-9
+LEARNING = ("student", "parameter")
 
 
 def tensors(inputs, dtype=torch.float64):
-    """Inputs as tensors; those of the student ask for a gradient."""
+    """Inputs as tensors; those that learn ask for a gradient."""
     found = {}
     for name, array in inputs.items():
         kind = dtype if array.dtype.kind == "f" else None
-        found[name] = torch.tensor(array, dtype=kind).requires_grad_(name.startswith("student"))
+        found[name] = torch.tensor(array, dtype=kind).requires_grad_(name.startswith(LEARNING))
     return found
 
 
 def gradients(value, inputs):
-    students = [n for n in inputs if n.startswith("student")]
-    return dict(
-        zip(students, torch.autograd.grad(value, [inputs[n] for n in students], retain_graph=True), strict=True)
-    )
+    names = [n for n in inputs if n.startswith(LEARNING)]
+    return dict(zip(names, torch.autograd.grad(value, [inputs[n] for n in names], retain_graph=True), strict=True))
 
 
 def difference(ours, theirs):
@@ -79,11 +76,21 @@ def shortest(v):
     return int(v) if float(v).is_integer() and abs(v) < 1e6 else float(f"{v:.12g}")
 
 
-def against(name, case, arguments, ours, compared, notes):
+def load(name):
+    """The module `losses/NAME.py`."""
+    found = importlib.util.spec_from_file_location(f"losses.{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def against(module, case, arguments, ours, compared, notes):
     """Compares value and gradient with the authors' code; agreements go to `compared`, the rest to `notes`."""
     value, grad = ours
+    if not hasattr(module, "authors"):
+        return
     try:
-        results = getattr(comparisons, name)(*arguments)
+        results = module.authors(*arguments)
     except Missing:
         return
     for repository, what, theirs in results:
@@ -100,19 +107,19 @@ def against(name, case, arguments, ours, compared, notes):
 
 
 def run(name, authors):
-    loss = getattr(definitions, name)
+    module = load(name)
+    loss = module.loss
     found, compared, notes = [], {}, []
-    for case, config, raw in getattr(cases, name)():
+    for case, config, raw in module.cases():
         for values in raw.values():
             assert values.dtype.kind != "f" or (values.astype(np.float32) == values).all(), "not exact in float32"
         inputs = tensors(raw)
         value, per_sample = loss(config, inputs)
         grad = gradients(value, inputs)
         assert all(torch.isfinite(t).all() for t in [value, per_sample, *grad.values()]), case
-        # Where rows coincide the loss has a kink: no central difference there.
-        slope = 0.0 if case == "duplicate_rows" else slope_difference(loss, config, inputs, grad)
+        slope = 0.0 if case in getattr(module, "KINKS", ()) else slope_difference(loss, config, inputs, grad)
         assert slope < 1e-5, f"{name}/{case}: gradient and central difference are {slope:.1e} apart"
-        against(name, case, (authors, config, inputs), (value, grad), compared, notes)
+        against(module, case, (authors, config, inputs), (value, grad), compared, notes)
         single = tensors(raw, torch.float32)
         low, _ = loss(config, single)
         lost = max(difference(grad[n], g) for n, g in gradients(low, single).items())
@@ -130,7 +137,7 @@ def run(name, authors):
         "loss": name,
         "reference": reference,
         "notes": notes,
-        "per_sample_rule": PER_SAMPLE.get(name, PER_SAMPLE["sparse_kd"]),
+        "per_sample_rule": getattr(module, "PER_SAMPLE", ROWS),
         "cases": found,
     }
 
@@ -145,8 +152,8 @@ def write(path, document):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference-dir", help="folder with checkouts of the authors' code (README.md lists them)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "losses")
-    parser.add_argument("--only", default=",".join(LOSSES), help="comma-separated losses")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--only", default=",".join(sorted(path.stem for path in FOLDER.glob("*.py"))), help="comma-separated losses")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     authors = Authors(arguments.reference_dir)

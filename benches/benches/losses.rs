@@ -19,57 +19,73 @@ fn random<const D: usize>(shape: [usize; D], scale: f64, device: &Device) -> Ten
     Tensor::random(shape, Distribution::Normal(0.0, scale), device)
 }
 
-/// One loss and the gradient of `student`, waited for.
-fn step<const D: usize>(student: &Tensor<D>, loss: impl Fn(Tensor<D>) -> Tensor<1>) {
-    // A fresh leaf: a backward pass consumes the graph it starts from.
-    let student = student.clone().require_grad();
-    let gradients = loss(student.clone()).backward();
-    black_box(student.grad(&gradients));
-    student.device().sync().expect("the device finishes its work");
+/// What a loss on logits may be given.
+struct Logits {
+    student: Tensor<2>,
+    teacher: Tensor<2>,
+    sparse: SparseLogits,
+    targets: Tensor<1, Int>,
 }
 
-fn logits(criterion: &mut Criterion) -> Result<(), ConfigError> {
-    let device = Device::flex();
-    device.seed(0);
-    let cross_entropy = CrossEntropyLossConfig::new().with_label_smoothing(0.1).init()?;
-    let kd = KdLossConfig::new().init()?;
-    let reverse_kl = ReverseKlLossConfig::new().init()?;
-    let jsd = JsdLossConfig::new().init()?;
-    let dkd = DkdLossConfig::new().init()?;
-    let dist = DistLossConfig::new().init()?;
-    for [rows, vocabulary] in SIZES {
-        let student = random([rows, vocabulary], 2.0, &device).autodiff();
-        let teacher = random([rows, vocabulary], 3.0, &device);
-        let sparse = SparseLogits::from_dense(teacher.clone(), 64, Tail::Bucket).expect("64 is below every size");
-        let targets = Tensor::<1, Int>::arange(0..rows as i64, &device).remainder_scalar(vocabulary as i64);
+/// Features of a stage of a ResNet for CIFAR, and embeddings of a ResNet-18.
+struct Features {
+    maps: Tensor<4>,
+    teacher_maps: Tensor<4>,
+    embeddings: Tensor<2>,
+    teacher_embeddings: Tensor<2>,
+}
 
-        let id = |loss: &str| format!("{loss}/fwd_bwd/rows{rows}_vocab{vocabulary}");
-        criterion.bench_function(&id("kd_plain_tensor_ops"), |bencher| {
-            bencher.iter(|| step(&student, |student| plain_kd(student, teacher.clone(), 4.0)))
-        });
-        criterion.bench_function(&id("kd"), |bencher| {
-            bencher.iter(|| step(&student, |student| kd.forward(student, teacher.clone(), None)))
-        });
-        criterion.bench_function(&id("kd_top64"), |bencher| {
-            bencher.iter(|| step(&student, |student| kd.forward(student, sparse.clone(), None)))
-        });
-        criterion.bench_function(&id("cross_entropy"), |bencher| {
-            bencher.iter(|| step(&student, |student| cross_entropy.forward(student, targets.clone(), None)))
-        });
-        criterion.bench_function(&id("reverse_kl"), |bencher| {
-            bencher.iter(|| step(&student, |student| reverse_kl.forward(student, teacher.clone(), None)))
-        });
-        criterion.bench_function(&id("jsd"), |bencher| {
-            bencher.iter(|| step(&student, |student| jsd.forward(student, teacher.clone(), None)))
-        });
-        criterion.bench_function(&id("dkd"), |bencher| {
-            bencher.iter(|| step(&student, |student| dkd.forward(student, teacher.clone(), targets.clone(), None)))
-        });
-        criterion.bench_function(&id("dist"), |bencher| {
-            bencher.iter(|| step(&student, |student| dist.forward(student, teacher.clone(), None)))
-        });
-    }
-    Ok(())
+/// A name and the loss of its inputs; what is built once is built outside.
+type Row<Inputs> = (&'static str, Box<dyn Fn(&Inputs) -> Tensor<1>>);
+
+/// A row for [`logit_losses`] or [`feature_losses`]: its name, the loss, and how it is called.
+macro_rules! row {
+    ($name:literal, $loss:expr, |$f:ident, $x:ident| $call:expr) => {{
+        let $f = $loss;
+        ($name, Box::new(move |$x: &_| $call))
+    }};
+}
+
+fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
+    Ok(vec![
+        ("kd_plain_tensor_ops", Box::new(|x: &Logits| plain_kd(x.student.clone(), x.teacher.clone(), 4.0))),
+        row!("kd_top64", KdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.sparse.clone(), None)),
+        row!("kd", KdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
+        row!("cross_entropy", CrossEntropyLossConfig::new().with_label_smoothing(0.1).init()?, |f, x| {
+            f.forward(x.student.clone(), x.targets.clone(), None)
+        }),
+        row!("reverse_kl", ReverseKlLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone(), None)
+        }),
+        row!("jsd", JsdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
+        row!("dkd", DkdLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
+        }),
+        row!("dist", DistLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
+    ])
+}
+
+fn feature_losses() -> Result<Vec<Row<Features>>, ConfigError> {
+    Ok(vec![
+        row!("hint", HintLossConfig::new().init()?, |f, x| f.forward(x.maps.clone(), x.teacher_maps.clone())),
+        row!("attention_transfer", AttentionTransferLossConfig::new().init()?, |f, x| {
+            f.forward(x.maps.clone(), x.teacher_maps.clone())
+        }),
+        row!("sp", SpLossConfig::new().init()?, |f, x| f.forward(x.maps.clone(), x.teacher_maps.clone())),
+        row!("review_kd", ReviewKdLossConfig::new().init()?, |f, x| {
+            f.forward(x.maps.clone(), x.teacher_maps.clone())
+        }),
+        row!("rkd", RkdLossConfig::new().init()?, |f, x| {
+            f.forward(x.embeddings.clone(), x.teacher_embeddings.clone())
+        }),
+    ])
+}
+
+/// Forward and backward of `loss`, waited for.
+fn step(loss: Tensor<1>) {
+    let device = loss.device();
+    black_box(loss.backward());
+    device.sync().expect("the device finishes its work");
 }
 
 /// KD as one would write it by hand: no mask, no vocabulary policy, no class of probability 0.
@@ -80,37 +96,46 @@ fn plain_kd(student: Tensor<2>, teacher: Tensor<2>, temperature: f64) -> Tensor<
     (teacher.clone().exp() * (teacher - student)).sum().mul_scalar(temperature.powi(2) / rows)
 }
 
+fn logits(criterion: &mut Criterion) -> Result<(), ConfigError> {
+    let device = Device::flex();
+    device.seed(0);
+    for [rows, vocabulary] in SIZES {
+        let student = random([rows, vocabulary], 2.0, &device).autodiff();
+        let teacher = random([rows, vocabulary], 3.0, &device);
+        let sparse = SparseLogits::from_dense(teacher.clone(), 64, Tail::Bucket).expect("64 is below every size");
+        let targets = Tensor::<1, Int>::arange(0..rows as i64, &device).remainder_scalar(vocabulary as i64);
+        // A fresh leaf for each step: a backward pass consumes the graph it starts from.
+        let inputs = || Logits {
+            student: student.clone().require_grad(),
+            teacher: teacher.clone(),
+            sparse: sparse.clone(),
+            targets: targets.clone(),
+        };
+        for (name, loss) in logit_losses()? {
+            let id = format!("{name}/fwd_bwd/rows{rows}_vocab{vocabulary}");
+            criterion.bench_function(&id, |bencher| bencher.iter(|| step(loss(&inputs()))));
+        }
+    }
+    Ok(())
+}
+
 fn features(criterion: &mut Criterion) -> Result<(), ConfigError> {
     let device = Device::flex();
     device.seed(0);
-    let hint = HintLossConfig::new().init()?;
-    let attention_transfer = AttentionTransferLossConfig::new().init()?;
-    let sp = SpLossConfig::new().init()?;
-    let rkd = RkdLossConfig::new().init()?;
-    let review_kd = ReviewKdLossConfig::new().init()?;
-
-    // A stage of a ResNet for CIFAR, and the embeddings of a ResNet-18.
-    let student = random([64, 64, 16, 16], 1.0, &device).autodiff();
-    let teacher = random([64, 64, 16, 16], 1.0, &device);
-    let embeddings = random([64, 512], 1.0, &device).autodiff();
-    let teacher_embeddings = random([64, 512], 1.0, &device);
-
-    let id = |loss: &str| format!("{loss}/fwd_bwd/batch64_channels64_side16");
-    criterion.bench_function(&id("hint"), |bencher| {
-        bencher.iter(|| step(&student, |student| hint.forward(student, teacher.clone())))
-    });
-    criterion.bench_function(&id("attention_transfer"), |bencher| {
-        bencher.iter(|| step(&student, |student| attention_transfer.forward(student, teacher.clone())))
-    });
-    criterion.bench_function(&id("sp"), |bencher| {
-        bencher.iter(|| step(&student, |student| sp.forward(student, teacher.clone())))
-    });
-    criterion.bench_function(&id("review_kd"), |bencher| {
-        bencher.iter(|| step(&student, |student| review_kd.forward(student, teacher.clone())))
-    });
-    criterion.bench_function("rkd/fwd_bwd/batch64_width512", |bencher| {
-        bencher.iter(|| step(&embeddings, |student| rkd.forward(student, teacher_embeddings.clone())))
-    });
+    let (maps, teacher_maps) =
+        (random([64, 64, 16, 16], 1.0, &device).autodiff(), random([64, 64, 16, 16], 1.0, &device));
+    let (embeddings, teacher_embeddings) =
+        (random([64, 512], 1.0, &device).autodiff(), random([64, 512], 1.0, &device));
+    let inputs = || Features {
+        maps: maps.clone().require_grad(),
+        teacher_maps: teacher_maps.clone(),
+        embeddings: embeddings.clone().require_grad(),
+        teacher_embeddings: teacher_embeddings.clone(),
+    };
+    for (name, loss) in feature_losses()? {
+        let id = format!("{name}/fwd_bwd/batch64_maps64x16x16_or_width512");
+        criterion.bench_function(&id, |bencher| bencher.iter(|| step(loss(&inputs()))));
+    }
     Ok(())
 }
 

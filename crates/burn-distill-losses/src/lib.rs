@@ -18,31 +18,15 @@
 //! # Ok::<(), burn_distill_losses::ConfigError>(())
 //! ```
 //!
-//! # Logits
+//! # Which losses there are
 //!
-//! | loss | compares | default | reference |
-//! |---|---|---|---|
-//! | [`CrossEntropyLoss`] | student with the targets, label smoothing | ε 0 | Szegedy 2016 |
-//! | [`KdLoss`] | KL(teacher, student) | T 4 | Hinton 2015 |
-//! | [`ReverseKlLoss`] | KL(student, teacher) | T 1 | MiniLLM 2023 |
-//! | [`JsdLoss`] | both with their mixture | β 0.5, T 1 | GKD 2023 |
-//! | [`DkdLoss`] | KL split into target and other classes | α 1, β 8, T 4 | Zhao 2022 |
-//! | [`DistLoss`] | correlations over classes and over samples | β 1, γ 1, T 1 | Huang 2022 |
+//! [`LOSSES`] says of each what it compares, needs, learns and costs, and what the literature found; the chapter
+//! "Choosing a loss" of the book is made from it.
 //!
-//! All take the student's logits `[.., classes]`, where every leading dimension counts as rows (samples or tokens), an
-//! optional [`Mask`] of the rows that count, and anything that becomes [`TeacherLogits`]: dense logits or
+//! Losses on logits take the student's logits `[.., classes]`, where every leading dimension counts as rows (samples or
+//! tokens), an optional [`Mask`] of the rows that count, and anything that becomes [`TeacherLogits`]: dense logits or
 //! [`SparseLogits`], the top-k that a cache or a server gives. A number of classes that differs meets a
-//! [`VocabularyPolicy`].
-//!
-//! # Features
-//!
-//! | loss | compares | default | reference |
-//! |---|---|---|---|
-//! | [`HintLoss`] | activations, element by element | | FitNets 2015 |
-//! | [`AttentionTransferLoss`] | where activations are large | p 2 | Zagoruyko 2017 |
-//! | [`SpLoss`] | similarities between samples | | Tung 2019 |
-//! | [`RkdLoss`] | distances and angles between samples | 25, 50 | Park 2019 |
-//! | [`ReviewKdLoss`] | pyramids of several stages | | Chen 2021 |
+//! [`VocabularyPolicy`]. Losses on features take the student's and the teacher's activations.
 //!
 //! # One scale
 //!
@@ -59,6 +43,7 @@
 
 mod align;
 mod attention_transfer;
+mod catalogue;
 mod cross_entropy;
 mod dist;
 mod divergence;
@@ -79,19 +64,9 @@ mod sp;
 mod teacher_logits;
 mod vocabulary;
 
-pub use attention_transfer::{AttentionTransferLoss, AttentionTransferLossConfig};
-pub use cross_entropy::{CrossEntropyLoss, CrossEntropyLossConfig};
-pub use dist::{DistLoss, DistLossConfig};
-pub use dkd::{DkdLoss, DkdLossConfig};
+pub use catalogue::*;
 pub use error::{ConfigError, LossError};
-pub use hint::{HintLoss, HintLossConfig};
-pub use jsd::{JsdLoss, JsdLossConfig};
-pub use kd::{KdLoss, KdLossConfig};
 pub use mask::Mask;
 pub use reduction::Reduction;
-pub use reverse_kl::{ReverseKlLoss, ReverseKlLossConfig};
-pub use review_kd::{ReviewKdLoss, ReviewKdLossConfig};
-pub use rkd::{RkdLoss, RkdLossConfig};
-pub use sp::{SpLoss, SpLossConfig};
 pub use teacher_logits::{SparseLogits, Tail, TeacherLogits};
 pub use vocabulary::VocabularyPolicy;

@@ -44,8 +44,8 @@ pub(crate) fn logits<const D: usize>(student: Tensor<D>, teacher: Tensor<2>) -> 
     Logits { student, teacher: teacher.into(), targets, mask: Mask::from(None) }
 }
 
-pub(crate) fn stage(student: Tensor<4>, teacher: Tensor<4>) -> Vec<Stage> {
-    vec![Stage { student, teacher }]
+pub(crate) fn stage(student: Tensor<4>, teacher: Tensor<4>) -> Stage {
+    Stage { student, teacher }
 }
 
 pub(crate) fn values<const D: usize>(tensor: &Tensor<D>) -> Vec<f64> {

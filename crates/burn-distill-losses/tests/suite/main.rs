@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod catalogue;
 mod edges;
 mod golden;
 mod gradients;
 mod inputs;
+mod other;
 mod properties;
 mod sparse;
 mod table;

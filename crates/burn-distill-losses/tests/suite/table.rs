@@ -4,17 +4,14 @@
 //!
 //! 1. `src/<name>.rs`: `<Name>LossConfig` with `init()`, `<Name>Loss` with `forward_no_reduction` and `forward`
 //!    (and `at_temperature` if it has one), documented in the order of `kd.rs`.
-//! 2. `src/lib.rs`: `mod <name>;`, its `pub use`, and the row of the crate's table.
-//! 3. Here: the row, in [`logit_losses`] by `logit_loss!` (its arguments, in the order of `forward`, are fields of
-//!    [`Logits`]) or in [`feature_losses`] by `feature_loss!`. A loss with a temperature joins the list of
+//! 2. `src/lib.rs`: `mod <name>;`. `src/catalogue.rs`: its row, which re-exports the types.
+//! 3. Here: its row, by `logit_loss!` in [`logit_losses`] (its arguments, in the order of `forward`, are fields of
+//!    [`Logits`]), by `feature_loss!` in [`feature_losses`] (student and teacher features), or by hand in
+//!    [`other_losses`], with inputs of any names and ranks. A loss with a temperature joins the list of
 //!    `at_temperature_is_the_loss_configured_with_it`.
-//! 4. `golden/losses/<name>.json`: the loss in `golden/definitions.py`, its inputs in `golden/cases.py`, its name in
-//!    `LOSSES` of `golden/losses.py`, the authors' code in `golden/comparisons.py`; then `golden/generate`. The suite
-//!    fails without the file.
-//! 5. `benches/benches/losses.rs`: one `bench_function`.
-//!
-//! A loss that takes something else (several stages, as ReviewKD; two pairs of tensors) writes its row by hand, with
-//! functions that read what they need from the stages.
+//! 4. `golden/losses/<name>.py`: cases, the loss from its paper, the authors' code; then
+//!    `golden/losses.py --only <name>` writes the `.json` beside it. The suite fails without the file.
+//! 5. `benches/benches/losses.rs`: its row.
 
 use burn::{
     config::Config,
@@ -25,6 +22,8 @@ use burn_distill_losses::{
     KdLossConfig, Mask, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig, SpLossConfig, TeacherLogits,
 };
 use serde_json::Value;
+
+use crate::other::{Inputs, Named, Outcome};
 
 /// What a logit loss may be given.
 pub(crate) struct Logits<const D: usize> {
@@ -45,10 +44,71 @@ pub(crate) struct LogitLoss {
     pub(crate) zero_at_equality: bool,
     /// Whether each row's value depends on that row alone.
     pub(crate) row_by_row: bool,
+    /// Whether a constant added to a row of logits changes nothing.
+    pub(crate) shift_invariant: bool,
+    pub(crate) non_negative: bool,
+    /// Whether the teacher may be sparse.
+    pub(crate) sparse: bool,
     pub(crate) rows: fn(&Value, Logits<2>) -> Tensor<1>,
     pub(crate) tokens: fn(&Value, Logits<3>) -> Tensor<1>,
     pub(crate) reduced: fn(&Value, Logits<2>) -> Tensor<1>,
     pub(crate) round_trip: fn(&Value),
+}
+
+impl LogitLoss {
+    /// A divergence between the rows of a teacher and of a student; rows of the table say where they differ from it.
+    const DIVERGENCE: Self = Self {
+        name: "",
+        settings: &["{}"],
+        teacher: true,
+        zero_at_equality: true,
+        row_by_row: true,
+        shift_invariant: true,
+        non_negative: true,
+        sparse: true,
+        rows: |_, _| unreachable!(),
+        tokens: |_, _| unreachable!(),
+        reduced: |_, _| unreachable!(),
+        round_trip: |_| unreachable!(),
+    };
+
+    /// Whether the loss takes such a teacher.
+    pub(crate) fn takes(&self, teacher: &TeacherLogits) -> bool {
+        self.sparse || matches!(teacher, TeacherLogits::Dense(_))
+    }
+}
+
+/// A loss of another signature, see `other.rs`.
+pub(crate) struct OtherLoss {
+    pub(crate) name: &'static str,
+    pub(crate) settings: &'static [&'static str],
+    /// Inputs of a seed and a batch size.
+    pub(crate) inputs: fn(u64, usize) -> Named,
+    /// The rows and the reduced loss of a config and inputs.
+    pub(crate) run: fn(&Value, &Inputs) -> Outcome,
+    pub(crate) round_trip: fn(&Value),
+    /// Whether the loss is 0 when each `teacher*` input equals the `student*` input of the same name.
+    pub(crate) zero_at_equality: bool,
+    pub(crate) non_negative: bool,
+    /// Whether the gradient is that of the value (a gradient reversal is not).
+    pub(crate) descends: bool,
+    /// By how many rows the mean divides, if not by all.
+    pub(crate) rows_that_count: Option<fn(&Inputs) -> usize>,
+}
+
+impl OtherLoss {
+    /// What most are; rows of the table say where they differ.
+    const DISTANCE: Self = Self {
+        name: "",
+        settings: &["{}"],
+        inputs: |_, _| unreachable!(),
+        run: |_, _| unreachable!(),
+        round_trip: |_| unreachable!(),
+        zero_at_equality: true,
+        non_negative: true,
+        descends: true,
+        rows_that_count: None,
+    };
 }
 
 /// One stage of features `[batch, channels, height, width]`.
@@ -58,14 +118,14 @@ pub(crate) struct Stage {
     pub(crate) teacher: Tensor<4>,
 }
 
-/// A loss on features; all but ReviewKD take one stage.
+/// A loss on the features of one stage.
 pub(crate) struct FeatureLoss {
     pub(crate) name: &'static str,
     pub(crate) settings: &'static [&'static str],
     /// Whether channels, height and width of the teacher may differ from the student's.
     pub(crate) any_teacher_shape: bool,
-    pub(crate) rows: fn(&Value, Vec<Stage>) -> Tensor<1>,
-    pub(crate) reduced: fn(&Value, Vec<Stage>) -> Tensor<1>,
+    pub(crate) rows: fn(&Value, Stage) -> Tensor<1>,
+    pub(crate) reduced: fn(&Value, Stage) -> Tensor<1>,
     pub(crate) round_trip: fn(&Value),
 }
 
@@ -86,21 +146,6 @@ fn round_trip<C: Config, L: Send + Sync, E>(config: C, init: fn(&C) -> Result<L,
     assert!(init(&read).is_ok(), "{json} is not accepted");
 }
 
-fn only(stages: Vec<Stage>) -> Stage {
-    let [stage] = stages.try_into().unwrap_or_else(|_| panic!("this loss takes one stage"));
-    stage
-}
-
-fn students<const N: usize>(stages: &[Stage]) -> [Tensor<4>; N] {
-    assert_eq!(stages.len(), N);
-    std::array::from_fn(|stage| stages[stage].student.clone())
-}
-
-fn teachers<const N: usize>(stages: &[Stage]) -> [Tensor<4>; N] {
-    assert_eq!(stages.len(), N);
-    std::array::from_fn(|stage| stages[stage].teacher.clone())
-}
-
 macro_rules! logit_loss {
     ($name:literal, $config:ident, |$x:ident| $arguments:tt, { $($field:ident: $value:expr),* $(,)? }) => {{
         fn rows<const D: usize>(settings: &Value, $x: Logits<D>) -> Tensor<1> {
@@ -115,7 +160,8 @@ macro_rules! logit_loss {
             tokens: rows::<3>,
             reduced,
             round_trip: |settings| round_trip(configured($config::new(), settings), $config::init),
-            $($field: $value),*
+            $($field: $value,)*
+            ..LogitLoss::DIVERGENCE
         }
     }};
 }
@@ -124,12 +170,10 @@ macro_rules! feature_loss {
     ($name:literal, $config:ident, { $($field:ident: $value:expr),* $(,)? }) => {
         FeatureLoss {
             name: $name,
-            rows: |settings, stages| {
-                let stage = only(stages);
+            rows: |settings, stage: Stage| {
                 configured($config::new(), settings).init().unwrap().forward_no_reduction(stage.student, stage.teacher)
             },
-            reduced: |settings, stages| {
-                let stage = only(stages);
+            reduced: |settings, stage: Stage| {
                 configured($config::new(), settings).init().unwrap().forward(stage.student, stage.teacher)
             },
             round_trip: |settings| round_trip(configured($config::new(), settings), $config::init),
@@ -144,19 +188,12 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             settings: &["{}", r#"{"label_smoothing": 0.2}"#],
             teacher: false,
             zero_at_equality: false,
-            row_by_row: true,
         }),
         logit_loss!("kd", KdLossConfig, |x| (x.student, x.teacher, x.mask), {
             settings: &["{}", r#"{"temperature": 1.0}"#],
-            teacher: true,
-            zero_at_equality: true,
-            row_by_row: true,
         }),
         logit_loss!("reverse_kl", ReverseKlLossConfig, |x| (x.student, x.teacher, x.mask), {
             settings: &["{}", r#"{"temperature": 2.0}"#],
-            teacher: true,
-            zero_at_equality: true,
-            row_by_row: true,
         }),
         logit_loss!("jsd", JsdLossConfig, |x| (x.student, x.teacher, x.mask), {
             settings: &[
@@ -166,19 +203,12 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
                 r#"{"beta": 0.9}"#,
                 r#"{"beta": 1.0}"#,
             ],
-            teacher: true,
-            zero_at_equality: true,
-            row_by_row: true,
         }),
         logit_loss!("dkd", DkdLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {
             settings: &["{}", r#"{"alpha": 0.5, "beta": 2.0, "temperature": 1.0}"#],
-            teacher: true,
-            zero_at_equality: true,
-            row_by_row: true,
         }),
         logit_loss!("dist", DistLossConfig, |x| (x.student, x.teacher, x.mask), {
             settings: &["{}", r#"{"beta": 2.0, "gamma": 0.5, "temperature": 4.0}"#],
-            teacher: true,
             zero_at_equality: false,
             row_by_row: false,
         }),
@@ -197,31 +227,41 @@ pub(crate) fn feature_losses() -> Vec<FeatureLoss> {
             settings: &["{}", r#"{"distance_weight": 1.0, "angle_weight": 0.0}"#],
             any_teacher_shape: true,
         }),
-        FeatureLoss {
-            name: "review_kd",
-            settings: &["{}"],
-            any_teacher_shape: false,
-            rows: |settings, stages| {
-                let loss = configured(ReviewKdLossConfig::new(), settings).init().unwrap();
-                match stages.len() {
-                    1 => loss.forward_no_reduction(stages[0].student.clone(), stages[0].teacher.clone()),
-                    2 => loss.forward_stages_no_reduction(students::<2>(&stages), teachers(&stages)),
-                    _ => loss.forward_stages_no_reduction(students::<3>(&stages), teachers(&stages)),
-                }
-            },
-            reduced: |settings, stages| {
-                let loss = configured(ReviewKdLossConfig::new(), settings).init().unwrap();
-                match stages.len() {
-                    1 => loss.forward(stages[0].student.clone(), stages[0].teacher.clone()),
-                    2 => loss.forward_stages(students::<2>(&stages), teachers(&stages)),
-                    _ => loss.forward_stages(students::<3>(&stages), teachers(&stages)),
-                }
-            },
-            round_trip: |settings| {
-                round_trip(configured(ReviewKdLossConfig::new(), settings), ReviewKdLossConfig::init)
-            },
-        },
     ]
+}
+
+pub(crate) fn other_losses() -> Vec<OtherLoss> {
+    vec![OtherLoss {
+        name: "review_kd",
+        inputs: |seed, batch| {
+            Named::default()
+                .random("student_0", &[batch, 2, 5, 5], 1.0, seed)
+                .random("teacher_0", &[batch, 2, 5, 5], 1.5, seed)
+                .random("student_1", &[batch, 3, 2, 3], 1.0, seed)
+                .random("teacher_1", &[batch, 3, 2, 3], 1.5, seed)
+        },
+        run: |settings, x| {
+            let loss = configured(ReviewKdLossConfig::new(), settings).init().unwrap();
+            let sides = |stage| (x.float::<4>(&format!("student_{stage}")), x.float::<4>(&format!("teacher_{stage}")));
+            let (student, teacher) = sides(0);
+            if !x.has("student_1") {
+                let rows = loss.forward_no_reduction(student.clone(), teacher.clone());
+                return Outcome::new(rows, loss.forward(student, teacher));
+            }
+            let (second, second_teacher) = sides(1);
+            if !x.has("student_2") {
+                let (students, teachers) = ([student, second], [teacher, second_teacher]);
+                let rows = loss.forward_stages_no_reduction(students.clone(), teachers.clone());
+                return Outcome::new(rows, loss.forward_stages(students, teachers));
+            }
+            let (third, third_teacher) = sides(2);
+            let (students, teachers) = ([student, second, third], [teacher, second_teacher, third_teacher]);
+            let rows = loss.forward_stages_no_reduction(students.clone(), teachers.clone());
+            Outcome::new(rows, loss.forward_stages(students, teachers))
+        },
+        round_trip: |settings| round_trip(configured(ReviewKdLossConfig::new(), settings), ReviewKdLossConfig::init),
+        ..OtherLoss::DISTANCE
+    }]
 }
 
 /// Calls `check` with every logit loss and each of its settings.

@@ -1,0 +1,279 @@
+//! One row per loss: what it compares, needs, learns and costs, and what the literature found.
+//!
+//! A row re-exports the loss's types at the crate's root and joins [`LOSSES`], from which the tables of the book are
+//! made.
+
+use std::fmt;
+
+/// What a loss of [`LOSSES`] works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// Logits over classes or over a vocabulary, one row per sample or token.
+    Logits,
+    /// Activations, and the relations between them.
+    Features,
+    /// Tokens: hidden states, attention, samples of a vocabulary, other tokenizers.
+    Sequences,
+    /// Embeddings of two modalities.
+    CrossModal,
+}
+
+impl Family {
+    /// Every family, in the order of the book.
+    pub const ALL: [Self; 4] = [Self::Logits, Self::Features, Self::Sequences, Self::CrossModal];
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Logits => "Logits",
+            Self::Features => "Features",
+            Self::Sequences => "Sequences",
+            Self::CrossModal => "Cross-modal",
+        })
+    }
+}
+
+/// What a loss asks for beside the student's side of the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Need {
+    /// The labels.
+    Targets,
+    /// The teacher's logits, dense or sparse.
+    TeacherLogits,
+    /// All of the teacher's logits; a top-k is not enough.
+    DenseTeacherLogits,
+    /// The teacher's activations of any rank, a vector per sample.
+    Embeddings,
+    /// The teacher's activations `[batch, channels, height, width]`.
+    FeatureMaps,
+    /// Feature maps of two or more stages.
+    SeveralStages,
+    /// The same shape on both sides; a connector gives it where it differs.
+    SameShape,
+    /// The weights of the teacher's classifier.
+    TeacherClassifier,
+    /// The weights of the batch norm that made the teacher's features.
+    TeacherBatchNorm,
+    /// A number that identifies each sample across epochs.
+    SampleIds,
+    /// The teacher's hidden states `[batch, tokens, width]`.
+    HiddenStates,
+    /// The teacher's attention `[batch, heads, queries, keys]`.
+    Attention,
+    /// The teacher's queries, keys and values.
+    QueriesKeysValues,
+    /// The output projection or embedding of both models.
+    OutputProjections,
+    /// The characters that each token covers, of both tokenizers.
+    TokenOffsets,
+    /// The teacher's embeddings of images and of texts.
+    PairedEmbeddings,
+    /// Logits of several teachers.
+    SeveralTeachers,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Targets => "labels",
+            Self::TeacherLogits => "teacher logits",
+            Self::DenseTeacherLogits => "all teacher logits",
+            Self::Embeddings => "embeddings",
+            Self::FeatureMaps => "feature maps",
+            Self::SeveralStages => "several stages",
+            Self::SameShape => "the same shape",
+            Self::TeacherClassifier => "the teacher's classifier",
+            Self::TeacherBatchNorm => "the teacher's batch norm",
+            Self::SampleIds => "sample ids",
+            Self::HiddenStates => "hidden states",
+            Self::Attention => "attention",
+            Self::QueriesKeysValues => "queries, keys, values",
+            Self::OutputProjections => "output projections",
+            Self::TokenOffsets => "token offsets",
+            Self::PairedEmbeddings => "image and text embeddings",
+            Self::SeveralTeachers => "several teachers' logits",
+        })
+    }
+}
+
+/// What there is to know about a loss before choosing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LossInfo {
+    /// Its name in tests, benches and golden files, as in `kd`.
+    pub name: &'static str,
+    /// Its types, the loss first.
+    pub types: &'static [&'static str],
+    /// What it works on.
+    pub family: Family,
+    /// What it compares, in a few words.
+    pub compares: &'static str,
+    /// What it needs beside the student's output.
+    pub needs: &'static [Need],
+    /// The parameters it learns; empty if none.
+    pub learns: &'static str,
+    /// What time and memory grow with, beside the inputs.
+    pub cost: &'static str,
+    /// Where the literature found it to help, or not, with the source.
+    pub evidence: &'static str,
+    /// First author, year, and where to find the paper.
+    pub reference: &'static str,
+}
+
+impl LossInfo {
+    /// The head of a Markdown table whose rows are losses by `Display`.
+    pub const TABLE_HEAD: &str = "\
+| loss | compares | needs | learns | cost | found to help, or not | reference |
+|---|---|---|---|---|---|---|
+";
+}
+
+/// A row of a Markdown table, its line break included.
+impl fmt::Display for LossInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needs = self.needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let [loss, learns] = [self.types[0], if self.learns.is_empty() { "-" } else { self.learns }];
+        let Self { compares, cost, evidence, reference, .. } = self;
+        writeln!(f, "| `{loss}` | {compares} | {needs} | {learns} | {cost} | {evidence} | {reference} |")
+    }
+}
+
+macro_rules! catalogue {
+    ($($name:ident: [$($type:ident),+ $(,)?] {
+        family: $family:expr,
+        compares: $compares:expr,
+        needs: $needs:expr,
+        learns: $learns:expr,
+        cost: $cost:expr,
+        evidence: $evidence:expr,
+        reference: $reference:expr $(,)?
+    },)+) => {
+        $(pub use crate::$name::{$($type),+};)+
+
+        /// Every loss of this crate, family by family.
+        ///
+        /// ```
+        /// use burn_distill_losses::{LOSSES, Need};
+        ///
+        /// let without_labels = LOSSES.iter().filter(|loss| !loss.needs.contains(&Need::Targets));
+        /// assert!(without_labels.clone().any(|loss| loss.name == "kd"));
+        /// assert!(!without_labels.clone().any(|loss| loss.name == "dkd"));
+        /// ```
+        pub const LOSSES: &[LossInfo] = &[$(LossInfo {
+            name: stringify!($name),
+            types: &[$(stringify!($type)),+],
+            family: $family,
+            compares: $compares,
+            needs: $needs,
+            learns: $learns,
+            cost: $cost,
+            evidence: $evidence,
+            reference: $reference,
+        }),+];
+    };
+}
+
+catalogue! {
+    cross_entropy: [CrossEntropyLoss, CrossEntropyLossConfig] {
+        family: Family::Logits,
+        compares: "student with the labels, smoothed if wished",
+        needs: &[Need::Targets],
+        learns: "",
+        cost: "rows · classes",
+        evidence: "the hard-label partner of nearly every method; KD on logits alone works too where labels lack",
+        reference: "Szegedy 2016, arXiv 1512.00567",
+    },
+    kd: [KdLoss, KdLossConfig] {
+        family: Family::Logits,
+        compares: "KL(teacher, student) at a temperature",
+        needs: &[Need::TeacherLogits],
+        learns: "",
+        cost: "rows · classes",
+        evidence: "CIFAR-100, WRN-40-2 to WRN-16-2: 74.92 against 73.26 alone (RepDistiller); more than most feature losses alone",
+        reference: "Hinton 2015, arXiv 1503.02531",
+    },
+    reverse_kl: [ReverseKlLoss, ReverseKlLossConfig] {
+        family: Family::Logits,
+        compares: "KL(student, teacher): the student keeps to modes it can cover",
+        needs: &[Need::TeacherLogits],
+        learns: "",
+        cost: "rows · classes",
+        evidence: "language models generating on their own (MiniLLM); for classification no published advantage",
+        reference: "Gu 2023 (MiniLLM), arXiv 2306.08543",
+    },
+    jsd: [JsdLoss, JsdLossConfig] {
+        family: Family::Logits,
+        compares: "both with their mixture",
+        needs: &[Need::TeacherLogits],
+        learns: "",
+        cost: "rows · classes",
+        evidence: "on-policy distillation of language models (GKD), where which beta is best depends on the task",
+        reference: "Agarwal 2023 (GKD), arXiv 2306.13649",
+    },
+    dkd: [DkdLoss, DkdLossConfig] {
+        family: Family::Logits,
+        compares: "KL split into target and other classes",
+        needs: &[Need::TeacherLogits, Need::Targets],
+        learns: "",
+        cost: "rows · classes",
+        evidence: "CIFAR-100, ResNet-56 to ResNet-20: 71.97 against 70.66 for KD (mdistiller)",
+        reference: "Zhao 2022, arXiv 2203.08679",
+    },
+    dist: [DistLoss, DistLossConfig] {
+        family: Family::Logits,
+        compares: "correlations over classes and over samples",
+        needs: &[Need::TeacherLogits],
+        learns: "",
+        cost: "rows · classes",
+        evidence: "CIFAR-100, ResNet-56 to ResNet-20: 71.75 against 70.66 for KD (DIST_KD); meant for much stronger teachers",
+        reference: "Huang 2022, arXiv 2205.10536",
+    },
+    hint: [HintLoss, HintLossConfig] {
+        family: Family::Features,
+        compares: "activations, element by element",
+        needs: &[Need::Embeddings, Need::SameShape],
+        learns: "",
+        cost: "batch · features",
+        evidence: "CIFAR-100, ResNet-56 to ResNet-20: 69.21 against 69.06 alone and 70.66 for KD (RepDistiller)",
+        reference: "Romero 2015 (FitNets), arXiv 1412.6550",
+    },
+    attention_transfer: [AttentionTransferLoss, AttentionTransferLossConfig] {
+        family: Family::Features,
+        compares: "where activations are large",
+        needs: &[Need::FeatureMaps],
+        learns: "",
+        cost: "batch · features",
+        evidence: "CIFAR-100, ResNet-56 to ResNet-20: 70.55 against 69.06 alone and 70.66 for KD (RepDistiller)",
+        reference: "Zagoruyko 2017, arXiv 1612.03928",
+    },
+    sp: [SpLoss, SpLossConfig] {
+        family: Family::Features,
+        compares: "similarities between samples",
+        needs: &[Need::Embeddings],
+        learns: "",
+        cost: "batch² · features",
+        evidence: "CIFAR-100, VGG-13 to VGG-8: 72.68 against 70.36 alone and 72.98 for KD (RepDistiller)",
+        reference: "Tung 2019, arXiv 1907.09682",
+    },
+    rkd: [RkdLoss, RkdLossConfig] {
+        family: Family::Features,
+        compares: "distances and angles between samples",
+        needs: &[Need::Embeddings],
+        learns: "",
+        cost: "batch² · width + batch³",
+        evidence: "CIFAR-100, ResNet-32x4 to ResNet-8x4: 71.90, below the student alone, 72.50 (RepDistiller)",
+        reference: "Park 2019, arXiv 1904.05068",
+    },
+    review_kd: [ReviewKdLoss, ReviewKdLossConfig] {
+        family: Family::Features,
+        compares: "pyramids of several stages",
+        needs: &[Need::SeveralStages, Need::SameShape],
+        learns: "",
+        cost: "batch · features",
+        evidence: "ImageNet, ResNet-34 to ResNet-18: 71.64 against 69.76 alone (torchdistill)",
+        reference: "Chen 2021, arXiv 2104.09044",
+    },
+}
