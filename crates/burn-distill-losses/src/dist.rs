@@ -1,11 +1,8 @@
 use burn::{config::Config, tensor::Tensor};
 
 use crate::{
-    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy,
-    align::{ByClass, align},
-    error::expect_temperature,
-    floor::log_softmax,
-    norm::l2_norm,
+    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy, align::ByClass, floor::log_softmax, norm::l2_norm,
+    tempered::Tempered,
 };
 
 /// What the authors' code adds to the product of two norms, so that a constant vector correlates with nothing.
@@ -40,9 +37,7 @@ impl DistLossConfig {
         Ok(DistLoss {
             beta: ConfigError::check_weight("beta", self.beta)?,
             gamma: ConfigError::check_weight("gamma", self.gamma)?,
-            temperature: ConfigError::check_temperature(self.temperature)?,
-            reduction: self.reduction,
-            vocabulary: self.vocabulary,
+            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?,
         })
     }
 }
@@ -102,9 +97,7 @@ impl DistLossConfig {
 pub struct DistLoss {
     beta: f64,
     gamma: f64,
-    temperature: f64,
-    reduction: Reduction,
-    vocabulary: VocabularyPolicy,
+    tempered: Tempered,
 }
 
 impl DistLoss {
@@ -113,7 +106,7 @@ impl DistLoss {
     /// # Panics
     /// If `temperature` is not in (0, inf).
     pub fn at_temperature(&self, temperature: f64) -> Self {
-        Self { temperature: expect_temperature(temperature), ..self.clone() }
+        Self { tempered: self.tempered.at(temperature), ..self.clone() }
     }
 
     /// The loss of each row, `[rows]`: its inter-class relation and the batch's intra-class relation.
@@ -124,13 +117,14 @@ impl DistLoss {
         mask: impl Into<Mask>,
     ) -> Tensor<1> {
         let mask = mask.into();
-        let (student, teacher, by_class) =
-            align(student_logits, teacher_logits.into(), &mask, self.vocabulary).into_parts();
-        let student = log_softmax(student, self.temperature).exp();
-        let teacher = log_softmax(teacher, self.temperature).exp();
-        let inter = inter_class(student.clone(), teacher.clone(), &by_class).mul_scalar(self.beta);
-        let intra = intra_class(student, teacher, &by_class, &mask).mul_scalar(self.gamma);
-        mask.zero((inter + intra).mul_scalar(self.temperature.powi(2)))
+        self.tempered.rows(student_logits, teacher_logits.into(), &mask, |aligned| {
+            let temperature = self.tempered.temperature();
+            let (student, teacher, by_class) = aligned.into_parts();
+            let (student, teacher) = (log_softmax(student, temperature).exp(), log_softmax(teacher, temperature).exp());
+            let inter = inter_class(student.clone(), teacher.clone(), &by_class).mul_scalar(self.beta);
+            let intra = intra_class(student, teacher, &by_class, &mask).mul_scalar(self.gamma);
+            inter + intra
+        })
     }
 
     /// The reduced loss, `[1]`.
@@ -141,7 +135,7 @@ impl DistLoss {
         mask: impl Into<Mask>,
     ) -> Tensor<1> {
         let mask = mask.into();
-        self.reduction.apply(self.forward_no_reduction(student_logits, teacher_logits, mask.clone()), &mask)
+        self.tempered.reduce(self.forward_no_reduction(student_logits, teacher_logits, mask.clone()), &mask)
     }
 }
 

@@ -4,11 +4,11 @@ use burn::{
 };
 
 use crate::{
-    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy,
-    align::{align, flatten_targets},
+    ConfigError, Reduction, VocabularyPolicy,
+    align::Aligned,
     divergence::kl,
-    error::expect_temperature,
     floor::FLOOR,
+    tempered::{Tempered, tempered_loss},
 };
 
 /// Configuration of [`DkdLoss`].
@@ -41,9 +41,7 @@ impl DkdLossConfig {
         Ok(DkdLoss {
             alpha: ConfigError::check_weight("alpha", self.alpha)?,
             beta: ConfigError::check_weight("beta", self.beta)?,
-            temperature: ConfigError::check_temperature(self.temperature)?,
-            reduction: self.reduction,
-            vocabulary: self.vocabulary,
+            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?,
         })
     }
 }
@@ -104,54 +102,22 @@ impl DkdLossConfig {
 pub struct DkdLoss {
     alpha: f64,
     beta: f64,
-    temperature: f64,
-    reduction: Reduction,
-    vocabulary: VocabularyPolicy,
+    tempered: Tempered,
 }
 
 impl DkdLoss {
-    /// The same loss at another temperature, for schedules.
-    ///
-    /// # Panics
-    /// If `temperature` is not in (0, inf).
-    pub fn at_temperature(&self, temperature: f64) -> Self {
-        Self { temperature: expect_temperature(temperature), ..self.clone() }
-    }
-
-    /// The loss of each row, `[rows]`.
-    pub fn forward_no_reduction<const D: usize, const E: usize>(
-        &self,
-        student_logits: Tensor<D>,
-        teacher_logits: impl Into<TeacherLogits>,
-        targets: Tensor<E, Int>,
-        mask: impl Into<Mask>,
-    ) -> Tensor<1> {
-        let mask = mask.into();
-        let aligned = align(student_logits, teacher_logits.into(), &mask, self.vocabulary);
-        let targets = flatten_targets(targets, aligned.student.dims()[0], &mask);
+    fn divergence(&self, aligned: Aligned, targets: Tensor<2, Int>) -> Tensor<1> {
         let target = aligned.target_columns(targets);
-        let (student, teacher) = aligned.log_probs(self.temperature);
+        let (student, teacher) = aligned.log_probs(self.tempered.temperature());
         let (student, teacher) = (Decoupled::new(student, &target), Decoupled::new(teacher, &target));
         let nothing_else = teacher.nothing_else();
         let tckd = kl(teacher.target_or_not, student.target_or_not);
         let nckd = kl(teacher.among_others, student.among_others).mask_fill(nothing_else, 0.0);
-        let sum = tckd.mul_scalar(self.alpha) + nckd.mul_scalar(self.beta);
-        mask.zero(sum.mul_scalar(self.temperature.powi(2)))
-    }
-
-    /// The reduced loss, `[1]`.
-    pub fn forward<const D: usize, const E: usize>(
-        &self,
-        student_logits: Tensor<D>,
-        teacher_logits: impl Into<TeacherLogits>,
-        targets: Tensor<E, Int>,
-        mask: impl Into<Mask>,
-    ) -> Tensor<1> {
-        let mask = mask.into();
-        let values = self.forward_no_reduction(student_logits, teacher_logits, targets, mask.clone());
-        self.reduction.apply(values, &mask)
+        tckd.mul_scalar(self.alpha) + nckd.mul_scalar(self.beta)
     }
 }
+
+tempered_loss!(DkdLoss, targets: E);
 
 /// The two distributions that the log-probabilities `[rows, width]` of one side factor into.
 struct Decoupled {

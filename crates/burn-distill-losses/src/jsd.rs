@@ -1,8 +1,10 @@
 use burn::{config::Config, tensor::Tensor};
 
 use crate::{
-    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy, align::align, divergence::jensen_shannon,
-    error::expect_temperature,
+    ConfigError, Reduction, VocabularyPolicy,
+    align::Aligned,
+    divergence::jensen_shannon,
+    tempered::{Tempered, tempered_loss},
 };
 
 /// Configuration of [`JsdLoss`].
@@ -30,9 +32,7 @@ impl JsdLossConfig {
     pub fn init(&self) -> Result<JsdLoss, ConfigError> {
         Ok(JsdLoss {
             beta: ConfigError::unless((0.0..=1.0).contains(&self.beta), "beta", "[0, 1]", self.beta)?,
-            temperature: ConfigError::check_temperature(self.temperature)?,
-            reduction: self.reduction,
-            vocabulary: self.vocabulary,
+            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?,
         })
     }
 }
@@ -87,44 +87,17 @@ impl JsdLossConfig {
 #[derive(Debug, Clone)]
 pub struct JsdLoss {
     beta: f64,
-    temperature: f64,
-    reduction: Reduction,
-    vocabulary: VocabularyPolicy,
+    tempered: Tempered,
 }
 
 impl JsdLoss {
-    /// The same loss at another temperature, for schedules.
-    ///
-    /// # Panics
-    /// If `temperature` is not in (0, inf).
-    pub fn at_temperature(&self, temperature: f64) -> Self {
-        Self { temperature: expect_temperature(temperature), ..self.clone() }
-    }
-
-    /// The loss of each row, `[rows]`.
-    pub fn forward_no_reduction<const D: usize>(
-        &self,
-        student_logits: Tensor<D>,
-        teacher_logits: impl Into<TeacherLogits>,
-        mask: impl Into<Mask>,
-    ) -> Tensor<1> {
-        let mask = mask.into();
-        let aligned = align(student_logits, teacher_logits.into(), &mask, self.vocabulary);
-        let (student, teacher) = aligned.log_probs(self.temperature);
-        mask.zero(jensen_shannon(student, teacher, self.beta).mul_scalar(self.temperature.powi(2)))
-    }
-
-    /// The reduced loss, `[1]`.
-    pub fn forward<const D: usize>(
-        &self,
-        student_logits: Tensor<D>,
-        teacher_logits: impl Into<TeacherLogits>,
-        mask: impl Into<Mask>,
-    ) -> Tensor<1> {
-        let mask = mask.into();
-        self.reduction.apply(self.forward_no_reduction(student_logits, teacher_logits, mask.clone()), &mask)
+    fn divergence(&self, aligned: Aligned) -> Tensor<1> {
+        let (student, teacher) = aligned.log_probs(self.tempered.temperature());
+        jensen_shannon(student, teacher, self.beta)
     }
 }
+
+tempered_loss!(JsdLoss);
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,11 @@
 use burn::{config::Config, tensor::Tensor};
 
 use crate::{
-    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy,
-    align::align,
+    ConfigError, Reduction, VocabularyPolicy,
+    align::Aligned,
     divergence::kl_from,
-    error::expect_temperature,
     floor::{log_softmax, softmax},
+    tempered::{Tempered, tempered_loss},
 };
 
 /// Configuration of [`KdLoss`].
@@ -28,11 +28,7 @@ impl KdLossConfig {
     /// # Errors
     /// If `temperature` is not in (0, inf).
     pub fn init(&self) -> Result<KdLoss, ConfigError> {
-        Ok(KdLoss {
-            temperature: ConfigError::check_temperature(self.temperature)?,
-            reduction: self.reduction,
-            vocabulary: self.vocabulary,
-        })
+        Ok(KdLoss { tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)? })
     }
 }
 
@@ -83,44 +79,17 @@ impl KdLossConfig {
 /// - Reference code: RepDistiller `distiller_zoo/KD.py` at b84f547c (`DistillKL`) computes this value.
 #[derive(Debug, Clone)]
 pub struct KdLoss {
-    temperature: f64,
-    reduction: Reduction,
-    vocabulary: VocabularyPolicy,
+    tempered: Tempered,
 }
 
 impl KdLoss {
-    /// The same loss at another temperature, for schedules.
-    ///
-    /// # Panics
-    /// If `temperature` is not in (0, inf).
-    pub fn at_temperature(&self, temperature: f64) -> Self {
-        Self { temperature: expect_temperature(temperature), ..self.clone() }
-    }
-
-    /// The loss of each row, `[rows]`.
-    pub fn forward_no_reduction<const D: usize>(
-        &self,
-        student_logits: Tensor<D>,
-        teacher_logits: impl Into<TeacherLogits>,
-        mask: impl Into<Mask>,
-    ) -> Tensor<1> {
-        let mask = mask.into();
-        let aligned = align(student_logits, teacher_logits.into(), &mask, self.vocabulary);
-        let student = log_softmax(aligned.student, self.temperature);
-        mask.zero(kl_from(softmax(aligned.teacher, self.temperature), student).mul_scalar(self.temperature.powi(2)))
-    }
-
-    /// The reduced loss, `[1]`.
-    pub fn forward<const D: usize>(
-        &self,
-        student_logits: Tensor<D>,
-        teacher_logits: impl Into<TeacherLogits>,
-        mask: impl Into<Mask>,
-    ) -> Tensor<1> {
-        let mask = mask.into();
-        self.reduction.apply(self.forward_no_reduction(student_logits, teacher_logits, mask.clone()), &mask)
+    fn divergence(&self, aligned: Aligned) -> Tensor<1> {
+        let temperature = self.tempered.temperature();
+        kl_from(softmax(aligned.teacher, temperature), log_softmax(aligned.student, temperature))
     }
 }
+
+tempered_loss!(KdLoss);
 
 #[cfg(test)]
 mod tests {

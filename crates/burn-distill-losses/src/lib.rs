@@ -62,6 +62,7 @@ mod review_kd;
 mod rkd;
 mod sp;
 mod teacher_logits;
+mod tempered;
 mod vocabulary;
 
 pub use catalogue::*;

@@ -1,8 +1,10 @@
 use burn::{config::Config, tensor::Tensor};
 
 use crate::{
-    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy, align::align, divergence::reverse_kl,
-    error::expect_temperature,
+    ConfigError, Reduction, VocabularyPolicy,
+    align::Aligned,
+    divergence::reverse_kl,
+    tempered::{Tempered, tempered_loss},
 };
 
 /// Configuration of [`ReverseKlLoss`].
@@ -25,11 +27,7 @@ impl ReverseKlLossConfig {
     /// # Errors
     /// If `temperature` is not in (0, inf).
     pub fn init(&self) -> Result<ReverseKlLoss, ConfigError> {
-        Ok(ReverseKlLoss {
-            temperature: ConfigError::check_temperature(self.temperature)?,
-            reduction: self.reduction,
-            vocabulary: self.vocabulary,
-        })
+        Ok(ReverseKlLoss { tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)? })
     }
 }
 
@@ -80,44 +78,17 @@ impl ReverseKlLossConfig {
 /// - Reference code: TRL `generalized_jsd_loss` with `beta = 1` at 35def3ee computes this without temperature squared.
 #[derive(Debug, Clone)]
 pub struct ReverseKlLoss {
-    temperature: f64,
-    reduction: Reduction,
-    vocabulary: VocabularyPolicy,
+    tempered: Tempered,
 }
 
 impl ReverseKlLoss {
-    /// The same loss at another temperature, for schedules.
-    ///
-    /// # Panics
-    /// If `temperature` is not in (0, inf).
-    pub fn at_temperature(&self, temperature: f64) -> Self {
-        Self { temperature: expect_temperature(temperature), ..self.clone() }
-    }
-
-    /// The loss of each row, `[rows]`.
-    pub fn forward_no_reduction<const D: usize>(
-        &self,
-        student_logits: Tensor<D>,
-        teacher_logits: impl Into<TeacherLogits>,
-        mask: impl Into<Mask>,
-    ) -> Tensor<1> {
-        let mask = mask.into();
-        let aligned = align(student_logits, teacher_logits.into(), &mask, self.vocabulary);
-        let (student, teacher) = aligned.log_probs(self.temperature);
-        mask.zero(reverse_kl(student, teacher).mul_scalar(self.temperature.powi(2)))
-    }
-
-    /// The reduced loss, `[1]`.
-    pub fn forward<const D: usize>(
-        &self,
-        student_logits: Tensor<D>,
-        teacher_logits: impl Into<TeacherLogits>,
-        mask: impl Into<Mask>,
-    ) -> Tensor<1> {
-        let mask = mask.into();
-        self.reduction.apply(self.forward_no_reduction(student_logits, teacher_logits, mask.clone()), &mask)
+    fn divergence(&self, aligned: Aligned) -> Tensor<1> {
+        let (student, teacher) = aligned.log_probs(self.tempered.temperature());
+        reverse_kl(student, teacher)
     }
 }
+
+tempered_loss!(ReverseKlLoss);
 
 #[cfg(test)]
 mod tests {
