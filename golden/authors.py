@@ -7,6 +7,7 @@ import ast
 import math
 import subprocess
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -22,7 +23,22 @@ COMMITS = {
     "RKD": "0a6c3c0c190722d428322bf71703c0ae86c25242",
     "ReviewKD": "cede6ea6387ae9b6127de0e561507177bf19c11e",
     "attention-transfer": "893df5488f93691799f082a70e2521a9dc2ddf2d",
+    "distillm": "d47e77ff9d27721783b32213be38c1204230cc0a",
+    "DSKD": "077337ac989045ccf11a6dd927418e3cf4f40971",
+    "LLM_KD_AKL": "ff278be603df44b10afc07da3c7962ec8218aca7",
+    "DistillKit": "a61c2e7d25c2e990d45832e12bd8542bdee9c810",
 }
+
+
+@contextmanager
+def in_float64():
+    """While it lasts, code that asks for float32 computes in float64, so that it can be compared to 1e-9."""
+    kept = torch.float32, torch.Tensor.float
+    torch.float32, torch.Tensor.float = torch.float64, torch.Tensor.double
+    try:
+        yield
+    finally:
+        torch.float32, torch.Tensor.float = kept
 
 
 class Missing(Exception):

@@ -6,9 +6,9 @@ use std::{hint::black_box, time::Duration};
 
 use burn::tensor::{Device, Distribution, Int, Tensor, activation::log_softmax};
 use burn_distill_losses::{
-    AttentionTransferLossConfig, ConfigError, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig, HintLossConfig,
-    JsdLossConfig, KdLossConfig, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig, SpLossConfig, SparseLogits,
-    Tail,
+    AklLossConfig, AttentionTransferLossConfig, ConfigError, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig,
+    HintLossConfig, JsdLossConfig, KdLossConfig, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig,
+    SkewKlLossConfig, SkewReverseKlLossConfig, SpLossConfig, SparseLogits, Tail, TvdLossConfig,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -58,6 +58,12 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
             f.forward(x.student.clone(), x.teacher.clone(), None)
         }),
         row!("jsd", JsdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
+        row!("skew_kl", SkewKlLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
+        row!("skew_reverse_kl", SkewReverseKlLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone(), None)
+        }),
+        row!("tvd", TvdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
+        row!("akl", AklLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
         row!("dkd", DkdLossConfig::new().init()?, |f, x| {
             f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
         }),

@@ -23,6 +23,14 @@ pub(crate) fn reverse_kl(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
     (student.clone().exp() * (student - teacher)).sum_dim(1).squeeze_dim(1)
 }
 
+/// Log-probabilities of `weight * teacher + (1 - weight) * student`, weight in [0, 1).
+pub(crate) fn mixture(student: Tensor<2>, teacher: Tensor<2>, weight: f64) -> Tensor<2> {
+    if weight == 0.0 {
+        return student;
+    }
+    log_add_exp(student.add_scalar((1.0 - weight).ln()), teacher.add_scalar(weight.ln()))
+}
+
 /// Generalised Jensen-Shannon divergence with `M = (1 - beta) * student + beta * teacher`; at its end points the
 /// forward and the reverse KL.
 pub(crate) fn jensen_shannon(student: Tensor<2>, teacher: Tensor<2>, beta: f64) -> Tensor<1> {
@@ -32,6 +40,6 @@ pub(crate) fn jensen_shannon(student: Tensor<2>, teacher: Tensor<2>, beta: f64) 
     if beta == 1.0 {
         return reverse_kl(student, teacher);
     }
-    let mixture = log_add_exp(student.clone().add_scalar((1.0 - beta).ln()), teacher.clone().add_scalar(beta.ln()));
+    let mixture = mixture(student.clone(), teacher.clone(), beta);
     kl(teacher, mixture.clone()).mul_scalar(beta) + kl(student, mixture).mul_scalar(1.0 - beta)
 }

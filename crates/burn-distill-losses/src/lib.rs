@@ -41,6 +41,7 @@
 //!   is in f64; the teacher's type does not matter.
 //! - Student first, then teacher, then targets. No gradient ever reaches the teacher.
 
+mod akl;
 mod align;
 mod attention_transfer;
 mod catalogue;
@@ -60,9 +61,12 @@ mod reduction;
 mod reverse_kl;
 mod review_kd;
 mod rkd;
+mod skew_kl;
+mod skew_reverse_kl;
 mod sp;
 mod teacher_logits;
 mod tempered;
+mod tvd;
 mod vocabulary;
 
 pub use catalogue::*;

@@ -18,8 +18,9 @@ use burn::{
     tensor::{Int, Tensor},
 };
 use burn_distill_losses::{
-    AttentionTransferLossConfig, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig, HintLossConfig, JsdLossConfig,
-    KdLossConfig, Mask, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig, SpLossConfig, TeacherLogits,
+    AklLossConfig, AttentionTransferLossConfig, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig, HintLossConfig,
+    JsdLossConfig, KdLossConfig, Mask, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig, SkewKlLossConfig,
+    SkewReverseKlLossConfig, SpLossConfig, TeacherLogits, TvdLossConfig,
 };
 use serde_json::Value;
 
@@ -49,6 +50,8 @@ pub(crate) struct LogitLoss {
     pub(crate) non_negative: bool,
     /// Whether the teacher may be sparse.
     pub(crate) sparse: bool,
+    /// Whether the gradient is that of the value (weights that count as constants make it another).
+    pub(crate) descends: bool,
     pub(crate) rows: fn(&Value, Logits<2>) -> Tensor<1>,
     pub(crate) tokens: fn(&Value, Logits<3>) -> Tensor<1>,
     pub(crate) reduced: fn(&Value, Logits<2>) -> Tensor<1>,
@@ -66,6 +69,7 @@ impl LogitLoss {
         shift_invariant: true,
         non_negative: true,
         sparse: true,
+        descends: true,
         rows: |_, _| unreachable!(),
         tokens: |_, _| unreachable!(),
         reduced: |_, _| unreachable!(),
@@ -204,6 +208,19 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
                 r#"{"beta": 1.0}"#,
             ],
         }),
+        logit_loss!("skew_kl", SkewKlLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &["{}", r#"{"alpha": 0.0}"#, r#"{"alpha": 0.7, "temperature": 2.0}"#],
+        }),
+        logit_loss!("skew_reverse_kl", SkewReverseKlLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &["{}", r#"{"alpha": 0.0}"#, r#"{"alpha": 0.7, "temperature": 2.0}"#],
+        }),
+        logit_loss!("tvd", TvdLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &["{}", r#"{"temperature": 2.0}"#],
+        }),
+        logit_loss!("akl", AklLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &["{}", r#"{"mu": 0.8, "temperature": 2.0}"#],
+            descends: false,
+        }),
         logit_loss!("dkd", DkdLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {
             settings: &["{}", r#"{"alpha": 0.5, "beta": 2.0, "temperature": 1.0}"#],
         }),
@@ -315,6 +332,10 @@ fn at_temperature_is_the_loss_configured_with_it() {
     check!(KdLossConfig, student, teacher);
     check!(ReverseKlLossConfig, student, teacher);
     check!(JsdLossConfig, student, teacher);
+    check!(SkewKlLossConfig, student, teacher);
+    check!(SkewReverseKlLossConfig, student, teacher);
+    check!(TvdLossConfig, student, teacher);
+    check!(AklLossConfig, student, teacher);
     check!(DkdLossConfig, student, teacher, targets);
     check!(DistLossConfig, student, teacher);
 }

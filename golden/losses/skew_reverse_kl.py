@@ -1,0 +1,48 @@
+"""Skew reverse KL (DistiLLM, arXiv 2402.03898)."""
+
+from types import SimpleNamespace
+
+import torch
+
+from authors import in_float64
+from shared import kept, kl, logit_pairs, pair, rows, tempered
+
+ALPHAS = [0.1, 0, 0.5, 0.9, 0.1, 0.3]
+
+
+def cases():
+    found = []
+    for alpha, t in [(0.1, 1), (0.1, 2), (0.5, 2), (0.9, 1)]:
+        name = f"alpha_{alpha}_temperature_{t}"
+        found.append((name, {"alpha": alpha, "temperature": t}, pair(f"skew_reverse_kl/{name}", (3, 7), 2.0)))
+    for i, (name, inputs, t) in enumerate(logit_pairs("skew_reverse_kl")):
+        found.append((name, {"alpha": 0.1 if name == "extreme" else ALPHAS[i % 6], "temperature": t}, inputs))
+    return found
+
+
+@rows
+def loss(config, inputs):
+    student, teacher = tempered(config, inputs)
+    alpha = torch.tensor(config["alpha"], dtype=student.dtype)
+    mixture = torch.logaddexp(teacher + torch.log1p(-alpha), student + alpha.log()) if alpha > 0 else teacher
+    return config["temperature"] ** 2 * kl(student, mixture)
+
+
+def authors(authors, config, inputs):
+    student, teacher = (x / config["temperature"] for x in kept(inputs, "student_logits", "teacher_logits"))
+    squared = config["temperature"] ** 2
+    labels = torch.zeros(student.shape[:-1], dtype=torch.long)
+    distillm = authors.load("distillm", "distillm/losses.py", "skewed_reverse_kl")["skewed_reverse_kl"]
+    name = "compute_skewed_reverse_kl_divergence"
+    dskd = authors.load("DSKD", "code/criterions/various_divergence.py", name)[name]
+    criterion = SimpleNamespace(
+        kd_temp=config["temperature"], tea_temp=1, padding_id=-100, args=SimpleNamespace(skew_lambda=config["alpha"])
+    )
+    with in_float64():
+        mean = distillm(student, teacher, {"label": labels}, lam=config["alpha"])
+        logits = (x * config["temperature"] for x in (student, teacher))
+        total = dskd(criterion, *logits, labels)
+    return [
+        ("distillm", "skewed_reverse_kl * temperature^2", squared * mean),
+        ("DSKD", f"{name} / rows * temperature^2", squared * total / len(labels)),
+    ]
