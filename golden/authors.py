@@ -16,6 +16,8 @@ import torch.nn.functional as F
 
 # Repository -> the commit that the committed numbers were checked against.
 COMMITS = {
+    "CLIP-KD": "f3ae18b9da8ac8570796c4e113cb8a9006dab18a",
+    "TinyCLIP": "ad981bf308f007c4a47c1b34786cc90bbfd2c43c",
     "RepDistiller": "b84f547c5db6a35318d4671d7d5c4de74c822403",
     "mdistiller": "a08d46f10d6102bd6e3f258ca5ac880b020ea259",
     "image_classification_sota": "6f7a70a1dd57fd88413d83909d3d53243068f701",

@@ -58,7 +58,7 @@ def slope_difference(loss, config, inputs, grad):
     for name in grad:
         direction = torch.tensor(np.sin(1.0 + np.arange(grad[name].numel()))).reshape(grad[name].shape)
         step = 1e-5
-        moved = [loss(config, {**inputs, name: inputs[name] + sign * step * direction})[0] for sign in (1, -1)]
+        moved = [loss(config, {**inputs, name: inputs[name] + sign * step * direction})[0].detach() for sign in (1, -1)]
         slope = (moved[0] - moved[1]) / (2 * step)
         worst = max(worst, float((slope - (grad[name] * direction).sum()).abs() / (1e-3 + grad[name].abs().max())))
     return worst

@@ -5,11 +5,7 @@
 use std::{hint::black_box, time::Duration};
 
 use burn::tensor::{Device, Distribution, Int, Tensor, activation::log_softmax};
-use burn_distill_losses::{
-    AklLossConfig, AttentionTransferLossConfig, ConfigError, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig,
-    HintLossConfig, JsdLossConfig, KdLossConfig, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig,
-    SkewKlLossConfig, SkewReverseKlLossConfig, SpLossConfig, SparseLogits, Tail, TvdLossConfig,
-};
+use burn_distill_losses::*;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// Rows and classes: CIFAR-100, ImageNet, a language model.
@@ -33,6 +29,12 @@ struct Features {
     teacher_maps: Tensor<4>,
     embeddings: Tensor<2>,
     teacher_embeddings: Tensor<2>,
+}
+
+/// Image and text embeddings of a batch of pairs.
+struct Pairs {
+    student: ClipEmbeddings,
+    teacher: ClipEmbeddings,
 }
 
 /// A name and the loss of its inputs; what is built once is built outside.
@@ -83,6 +85,30 @@ fn feature_losses() -> Result<Vec<Row<Features>>, ConfigError> {
         }),
         row!("rkd", RkdLossConfig::new().init()?, |f, x| {
             f.forward(x.embeddings.clone(), x.teacher_embeddings.clone())
+        }),
+    ])
+}
+
+fn cross_modal_losses(device: &Device) -> Result<Vec<Row<Pairs>>, ConfigError> {
+    Ok(vec![
+        row!("clip", ClipLossConfig::new().init()?, |f, x| f.forward(x.student.clone())),
+        row!("clip_feature", ClipFeatureLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone())
+        }),
+        row!("clip_relation", ClipRelationLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone())
+        }),
+        row!("clip_interactive", ClipInteractiveLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone())
+        }),
+        row!("clip_gradient", ClipGradientLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone())
+        }),
+        row!("clip_augmented", ClipAugmentedLossConfig::new(512, 512).init(device)?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone())
+        }),
+        row!("affinity_mimicking", AffinityMimickingLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone())
         }),
     ])
 }
@@ -145,9 +171,27 @@ fn features(criterion: &mut Criterion) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn cross_modal(criterion: &mut Criterion) -> Result<(), ConfigError> {
+    let device = Device::flex();
+    device.seed(0);
+    let side = || [(); 2].map(|()| random::<2>([256, 512], 1.0, &device));
+    let (student, teacher) = (side().map(Tensor::autodiff), side());
+    let embeddings = |[images, texts]: [Tensor<2>; 2]| ClipEmbeddings::new(images, texts, 100.0);
+    let inputs = || Pairs {
+        student: embeddings(student.clone().map(Tensor::require_grad)),
+        teacher: embeddings(teacher.clone()),
+    };
+    for (name, loss) in cross_modal_losses(&device.clone().autodiff())? {
+        let id = format!("{name}/fwd_bwd/batch256_width512");
+        criterion.bench_function(&id, |bencher| bencher.iter(|| step(loss(&inputs()))));
+    }
+    Ok(())
+}
+
 fn losses(criterion: &mut Criterion) {
     logits(criterion).expect("the configurations are in range");
     features(criterion).expect("the configurations are in range");
+    cross_modal(criterion).expect("the configurations are in range");
 }
 
 criterion_group! {

@@ -26,7 +26,8 @@
 //! Losses on logits take the student's logits `[.., classes]`, where every leading dimension counts as rows (samples or
 //! tokens), an optional [`Mask`] of the rows that count, and anything that becomes [`TeacherLogits`]: dense logits or
 //! [`SparseLogits`], the top-k that a cache or a server gives. A number of classes that differs meets a
-//! [`VocabularyPolicy`]. Losses on features take the student's and the teacher's activations.
+//! [`VocabularyPolicy`]. Losses on features take the student's and the teacher's activations. Losses on images and texts
+//! take [`ClipEmbeddings`] of both.
 //!
 //! # One scale
 //!
@@ -41,10 +42,18 @@
 //!   is in f64; the teacher's type does not matter.
 //! - Student first, then teacher, then targets. No gradient ever reaches the teacher.
 
+mod affinity_mimicking;
 mod akl;
 mod align;
 mod attention_transfer;
 mod catalogue;
+mod clip;
+mod clip_augmented;
+mod clip_embeddings;
+mod clip_feature;
+mod clip_gradient;
+mod clip_interactive;
+mod clip_relation;
 mod cross_entropy;
 mod dist;
 mod divergence;
@@ -70,6 +79,7 @@ mod tvd;
 mod vocabulary;
 
 pub use catalogue::*;
+pub use clip_embeddings::ClipEmbeddings;
 pub use error::{ConfigError, LossError};
 pub use mask::Mask;
 pub use reduction::Reduction;

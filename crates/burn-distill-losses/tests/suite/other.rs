@@ -1,8 +1,8 @@
 //! Losses of any signature: named inputs of any rank, and every check that their rows in `table.rs` ask for.
 //!
 //! Inputs are named as in the golden files. Those that begin with `student` or `parameter.` (learned weights, by their
-//! path in the module) get gradients, those that begin with `teacher` must get none. Every input but `parameter.*` and
-//! `fixed*` has the batch as its first dimension.
+//! path in the module) get gradients, those that begin with `teacher` must get none. Every input but `parameter.*`,
+//! `fixed*` and `*logit_scale` (one number) has the batch as its first dimension.
 
 #![allow(dead_code, reason = "for losses to come")]
 
@@ -72,11 +72,11 @@ impl Named {
         Inputs { leaves: self.0.iter().map(|(name, input)| leaf(name, input)).collect(), dtype, device: device.clone() }
     }
 
-    /// The batch in another order; what has no batch dimension stays.
+    /// The batch in another order; what has no batch dimension (a logit scale is one number) stays.
     fn reordered(&self, order: &[usize]) -> Self {
         let mut named = self.clone();
         for (name, (array, _)) in &mut named.0 {
-            if name.starts_with(PARAMETER) || name.starts_with("fixed") {
+            if name.starts_with(PARAMETER) || name.starts_with("fixed") || name.ends_with("logit_scale") {
                 continue;
             }
             let width = array.data.len() / array.shape[0];

@@ -15,13 +15,9 @@
 
 use burn::{
     config::Config,
-    tensor::{Int, Tensor},
+    tensor::{Device, Int, Tensor},
 };
-use burn_distill_losses::{
-    AklLossConfig, AttentionTransferLossConfig, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig, HintLossConfig,
-    JsdLossConfig, KdLossConfig, Mask, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig, SkewKlLossConfig,
-    SkewReverseKlLossConfig, SpLossConfig, TeacherLogits, TvdLossConfig,
-};
+use burn_distill_losses::*;
 use serde_json::Value;
 
 use crate::other::{Inputs, Named, Outcome};
@@ -247,38 +243,134 @@ pub(crate) fn feature_losses() -> Vec<FeatureLoss> {
     ]
 }
 
+/// The embeddings of one side; the logit scale plays no part where a case has none.
+fn clip_side(x: &Inputs, side: &str) -> ClipEmbeddings {
+    let part = |name| format!("{side}_{name}");
+    let (images, texts) = (x.float(&part("images")), x.float(&part("texts")));
+    if x.has(&part("logit_scale")) {
+        ClipEmbeddings { images, texts, logit_scale: x.float(&part("logit_scale")) }
+    } else {
+        ClipEmbeddings::new(images, texts, 1.0)
+    }
+}
+
+fn clip_inputs(seed: u64, batch: usize, teacher_width: usize, learned_scale: bool) -> Named {
+    let named = Named::default()
+        .random("student_images", &[batch, 4], 1.0, seed)
+        .random("student_texts", &[batch, 4], 1.0, seed)
+        .random("teacher_images", &[batch, teacher_width], 2.0, seed)
+        .random("teacher_texts", &[batch, teacher_width], 0.5, seed);
+    if learned_scale {
+        named.float("student_logit_scale", &[1], vec![5.0]).float("teacher_logit_scale", &[1], vec![8.0])
+    } else {
+        named
+    }
+}
+
+macro_rules! clip_loss {
+    ($name:literal, $config:ident, { $($field:ident: $value:expr),* $(,)? }) => {
+        OtherLoss {
+            name: $name,
+            run: |settings, x| {
+                let loss = configured($config::new(), settings).init().unwrap();
+                let (student, teacher) = (clip_side(x, "student"), clip_side(x, "teacher"));
+                Outcome::new(loss.forward_no_reduction(student.clone(), teacher.clone()), loss.forward(student, teacher))
+            },
+            round_trip: |settings| round_trip(configured($config::new(), settings), $config::init),
+            $($field: $value,)*
+            ..OtherLoss::DISTANCE
+        }
+    };
+}
+
 pub(crate) fn other_losses() -> Vec<OtherLoss> {
-    vec![OtherLoss {
-        name: "review_kd",
-        inputs: |seed, batch| {
-            Named::default()
-                .random("student_0", &[batch, 2, 5, 5], 1.0, seed)
-                .random("teacher_0", &[batch, 2, 5, 5], 1.5, seed)
-                .random("student_1", &[batch, 3, 2, 3], 1.0, seed)
-                .random("teacher_1", &[batch, 3, 2, 3], 1.5, seed)
+    vec![
+        clip_loss!("clip_feature", ClipFeatureLossConfig, { inputs: |seed, batch| clip_inputs(seed, batch, 4, false) }),
+        clip_loss!("clip_relation", ClipRelationLossConfig, {
+            settings: &["{}", r#"{"temperature": 2.0}"#],
+            inputs: |seed, batch| clip_inputs(seed, batch, 4, true),
+        }),
+        clip_loss!("clip_gradient", ClipGradientLossConfig, { inputs: |seed, batch| clip_inputs(seed, batch, 4, true) }),
+        clip_loss!("clip_interactive", ClipInteractiveLossConfig, {
+            inputs: |seed, batch| clip_inputs(seed, batch, 4, true),
+            zero_at_equality: false,
+        }),
+        clip_loss!("affinity_mimicking", AffinityMimickingLossConfig, {
+            inputs: |seed, batch| clip_inputs(seed, batch, 6, true),
+            zero_at_equality: false,
+        }),
+        OtherLoss {
+            name: "clip",
+            inputs: |seed, batch| clip_inputs(seed, batch, 4, true),
+            run: |settings, x| {
+                let loss = configured(ClipLossConfig::new(), settings).init().unwrap();
+                let student = clip_side(x, "student");
+                Outcome::new(loss.forward_no_reduction(student.clone()), loss.forward(student))
+            },
+            round_trip: |settings| round_trip(configured(ClipLossConfig::new(), settings), ClipLossConfig::init),
+            zero_at_equality: false,
+            ..OtherLoss::DISTANCE
         },
-        run: |settings, x| {
-            let loss = configured(ReviewKdLossConfig::new(), settings).init().unwrap();
-            let sides = |stage| (x.float::<4>(&format!("student_{stage}")), x.float::<4>(&format!("teacher_{stage}")));
-            let (student, teacher) = sides(0);
-            if !x.has("student_1") {
+        OtherLoss {
+            name: "clip_augmented",
+            settings: &[r#"{"student_width": 4, "teacher_width": 6}"#],
+            inputs: |seed, batch| {
+                clip_inputs(seed, batch, 6, true)
+                    .random("parameter.image_fusion.weight", &[10, 4], 0.5, seed)
+                    .random("parameter.image_fusion.bias", &[4], 0.5, seed)
+                    .random("parameter.text_fusion.weight", &[10, 4], 0.5, seed)
+                    .random("parameter.text_fusion.bias", &[4], 0.5, seed)
+            },
+            run: |settings, x| {
+                let config = configured(ClipAugmentedLossConfig::new(1, 1), settings);
+                let loss = x.load(config.init(x.device()).unwrap());
+                let (student, teacher) = (clip_side(x, "student"), clip_side(x, "teacher"));
                 let rows = loss.forward_no_reduction(student.clone(), teacher.clone());
-                return Outcome::new(rows, loss.forward(student, teacher));
-            }
-            let (second, second_teacher) = sides(1);
-            if !x.has("student_2") {
-                let (students, teachers) = ([student, second], [teacher, second_teacher]);
-                let rows = loss.forward_stages_no_reduction(students.clone(), teachers.clone());
-                return Outcome::new(rows, loss.forward_stages(students, teachers));
-            }
-            let (third, third_teacher) = sides(2);
-            let (students, teachers) = ([student, second, third], [teacher, second_teacher, third_teacher]);
-            let rows = loss.forward_stages_no_reduction(students.clone(), teachers.clone());
-            Outcome::new(rows, loss.forward_stages(students, teachers))
+                Outcome::learned(rows, loss.forward(student, teacher), loss)
+            },
+            round_trip: |settings| {
+                round_trip(configured(ClipAugmentedLossConfig::new(1, 1), settings), |config| {
+                    config.init(&Device::flex())
+                });
+            },
+            zero_at_equality: false,
+            ..OtherLoss::DISTANCE
         },
-        round_trip: |settings| round_trip(configured(ReviewKdLossConfig::new(), settings), ReviewKdLossConfig::init),
-        ..OtherLoss::DISTANCE
-    }]
+        OtherLoss {
+            name: "review_kd",
+            inputs: |seed, batch| {
+                Named::default()
+                    .random("student_0", &[batch, 2, 5, 5], 1.0, seed)
+                    .random("teacher_0", &[batch, 2, 5, 5], 1.5, seed)
+                    .random("student_1", &[batch, 3, 2, 3], 1.0, seed)
+                    .random("teacher_1", &[batch, 3, 2, 3], 1.5, seed)
+            },
+            run: |settings, x| {
+                let loss = configured(ReviewKdLossConfig::new(), settings).init().unwrap();
+                let sides =
+                    |stage| (x.float::<4>(&format!("student_{stage}")), x.float::<4>(&format!("teacher_{stage}")));
+                let (student, teacher) = sides(0);
+                if !x.has("student_1") {
+                    let rows = loss.forward_no_reduction(student.clone(), teacher.clone());
+                    return Outcome::new(rows, loss.forward(student, teacher));
+                }
+                let (second, second_teacher) = sides(1);
+                if !x.has("student_2") {
+                    let (students, teachers) = ([student, second], [teacher, second_teacher]);
+                    let rows = loss.forward_stages_no_reduction(students.clone(), teachers.clone());
+                    return Outcome::new(rows, loss.forward_stages(students, teachers));
+                }
+                let (third, third_teacher) = sides(2);
+                let (students, teachers) = ([student, second, third], [teacher, second_teacher, third_teacher]);
+                let rows = loss.forward_stages_no_reduction(students.clone(), teachers.clone());
+                Outcome::new(rows, loss.forward_stages(students, teachers))
+            },
+            round_trip: |settings| {
+                round_trip(configured(ReviewKdLossConfig::new(), settings), ReviewKdLossConfig::init)
+            },
+            ..OtherLoss::DISTANCE
+        },
+    ]
 }
 
 /// Calls `check` with every logit loss and each of its settings.
@@ -317,7 +409,7 @@ fn every_config_survives_json_and_every_loss_is_send_and_sync() {
 
 #[test]
 fn at_temperature_is_the_loss_configured_with_it() {
-    let device = burn::tensor::Device::flex();
+    let device = Device::flex();
     let student = crate::inputs::random(1, [3, 4], 2.0, &device);
     let teacher = crate::inputs::random(2, [3, 4], 2.0, &device);
     let targets = crate::inputs::targets(3, 4, &device);
