@@ -5,6 +5,8 @@
 //! |---|---|
 //! | any trained model as teacher | [`Frozen`] |
 //! | several teachers as one | [`Ensemble`] |
+//! | several teachers, each heard on its own | a tuple, an array or a `Vec` of them |
+//! | several students that learn together (mutual learning) | a tuple, an array or a `Vec` of them |
 //! | the average of the student's own past (Mean Teacher) | [`MeanTeacher`] |
 //! | none: the same student on labels alone | [`NoTeacher`] |
 //! | the previous generation (born-again) | [`Frozen::new`] on the trained student |
@@ -41,6 +43,7 @@ mod mean_teacher;
 mod no_teacher;
 mod parameters;
 mod seed;
+mod several;
 mod student;
 
 pub use connector::{

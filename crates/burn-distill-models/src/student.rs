@@ -5,6 +5,9 @@ use burn::module::Module;
 /// Generic over the batch, because a batch is where vision, language, several modalities and a cached teacher
 /// differ. The output is a plain struct with named fields (`logits`, `stage3`, ...), which the terms of an objective
 /// read through closures, so a wrong layer is a compile error.
+///
+/// A tuple of up to four students, an array or a `Vec` of them is a student too, whose output is the tuple, array or
+/// `Vec` of theirs: networks that are trained in one run, and may learn from each other.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a student of batches of type `{Batch}`",
     note = "implement `Student<{Batch}>` for it: one method, `forward(&self, batch: &{Batch}) -> Self::Output`"
@@ -22,6 +25,9 @@ pub trait Student<Batch>: Module {
 /// A teacher is a [`Module`] so that it follows the student to its device; what it shows to visitors decides what a
 /// checkpoint holds. [`Frozen`](crate::Frozen) shows nothing: it is never in the optimiser, in a checkpoint or in
 /// the gradient graph. [`MeanTeacher`](crate::MeanTeacher) shows its average, which a resumed run needs.
+///
+/// A tuple of up to four teachers, an array or a `Vec` of them is a teacher too, whose output is the tuple, array or
+/// `Vec` of theirs; [`Ensemble`](crate::Ensemble) joins them to one answer instead.
 ///
 /// Implement it for a teacher of your own by deriving `Module` (fields that are no modules under
 /// `#[module(skip)]`). Wrap a live model in [`Frozen`](crate::Frozen) rather than implementing this directly: it
