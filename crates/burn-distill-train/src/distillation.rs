@@ -319,6 +319,19 @@ where
     /// # Panics
     /// When a term, a model or a loader does.
     pub fn run(self) -> Result<Trained<S, P>, TrainError> {
+        self.run_with_teacher().map(|(trained, _)| trained)
+    }
+
+    /// As [`run`](Self::run), and gives the teacher back, as it was at the best epoch: for one that learns during the
+    /// run. The average in a [`MeanTeacher`](burn_distill_models::MeanTeacher) is often better than the student;
+    /// `.monitor(Monitor::highest("teacher_accuracy"))` then chooses the epoch by it.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_with_teacher(self) -> Result<(Trained<S, P>, T), TrainError> {
         let mut run = Prepared::new(self)?;
         run.train()?;
         run.finish()

@@ -90,9 +90,9 @@ where
         self.run.step()
     }
 
-    /// The student and the learned parts of the objective.
-    pub(crate) fn into_learned(self) -> (S, P) {
-        (self.student, self.objective.into_parts())
+    /// The student, the learned parts of the objective, and the teacher.
+    pub(crate) fn into_models(self) -> (S, P, T) {
+        (self.student, self.objective.into_parts(), self.teacher)
     }
 
     fn evaluate(&self, batch: &B) -> (Evaluated, f64) {

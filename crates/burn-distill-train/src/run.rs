@@ -179,8 +179,8 @@ where
         metrics
     }
 
-    /// Writes the best student and the report.
-    pub(crate) fn finish(self) -> Result<Trained<S, P>, TrainError> {
+    /// Writes the best student and the report; gives the teacher of that epoch back.
+    pub(crate) fn finish(self) -> Result<(Trained<S, P>, T), TrainError> {
         let last_epoch = self.store.epochs()?.pop().ok_or_else(|| TrainError::Training {
             message: "no epoch was finished, so there is no student".to_string(),
         })?;
@@ -208,9 +208,9 @@ where
             multiply_adds: self.settings.multiply_adds,
         };
         summary.report(&distiller, &*self.valid).write(self.settings.folder.join(folder::REPORT))?;
-        let (student, parts) = distiller.into_learned();
+        let (student, parts, teacher) = distiller.into_models();
         let folder = self.settings.folder;
-        Ok(Trained { student, parts, best_epoch, metrics, skipped_batches, steps, folder })
+        Ok((Trained { student, parts, best_epoch, metrics, skipped_batches, steps, folder }, teacher))
     }
 }
 

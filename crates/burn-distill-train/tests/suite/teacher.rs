@@ -3,8 +3,9 @@
 use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::{Bytes, Tolerance};
+use burn_distill_losses::KdLossConfig;
 use burn_distill_models::{Frozen, MeanTeacher, Student, Teacher, fingerprint as hash};
-use burn_distill_train::{Distillation, Progress};
+use burn_distill_train::{Distillation, Monitor, Progress, Resume};
 
 use crate::fixture::*;
 
@@ -54,6 +55,42 @@ fn an_average_is_saved_and_moves_beside_the_optimizer() {
     assert_eq!(names(folder.path()), ["student.", "teacher.", "16"]);
     let optimizer = std::fs::read(folder.path().join("checkpoint/epoch-0002-optimizer.bpk")).unwrap();
     assert!(!String::from_utf8_lossy(&optimizer).contains("teacher."));
+}
+
+#[test]
+fn the_average_of_the_best_epoch_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let student = Mlp::normed(1);
+    let valid = loader(samples(7, 99), 7);
+    let run = || {
+        Distillation::new(
+            student.clone(),
+            MeanTeacher::new(&student, 0.9).unwrap(),
+            loader(samples(12, 5), 4),
+            valid.clone(),
+        )
+        .folder(folder.path())
+        .progress(Progress::Silent)
+        .keep_checkpoints(4)
+        .term("hard", 1.0, hard)
+        .term("kd", 0.0, soft)
+        .learning_rate(0.1)
+    };
+    let batch = valid.to_device(&device().inner()).iter().next().unwrap().unwrap();
+    let kd = |student: &Mlp, teacher: &MeanTeacher<Mlp>| {
+        let (student, teacher) = (student.valid().forward(&batch), teacher.forward(&batch));
+        KdLossConfig::new().with_temperature(1.0).init().unwrap().forward(student.logits, teacher.logits, None)
+    };
+    // Two epochs that differ, so that one of them is not the last.
+    let mut seen = Vec::new();
+    for lowest in [true, false] {
+        let monitor = if lowest { Monitor::lowest("kd") } else { Monitor::highest("kd") };
+        let (trained, teacher) = run().resume(Resume::Never).monitor(monitor).epochs(4).run_with_teacher().unwrap();
+        let given = kd(&trained.student, &teacher).into_scalar::<f64>();
+        assert!((given - trained.best("kd").unwrap()).abs() < 1e-6, "{given} is not of epoch {}", trained.best_epoch);
+        seen.push((trained.best_epoch, hash(teacher.average())));
+    }
+    assert_ne!(seen[0], seen[1]);
 }
 
 #[test]
