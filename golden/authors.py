@@ -29,6 +29,13 @@ COMMITS = {
     "DSKD": "077337ac989045ccf11a6dd927418e3cf4f40971",
     "LLM_KD_AKL": "ff278be603df44b10afc07da3c7962ec8218aca7",
     "DistillKit": "a61c2e7d25c2e990d45832e12bd8542bdee9c810",
+    "torchdistill": "3e4373c45214c5c56eebac481d5bfe8b8735aa05",
+    "torchtune": "bd2a0fc7c31430972728494fa01aaeeb0ebf1ba1",
+    "Liger-Kernel": "ead96b618e5c67bddc6a6e9bcb99bfe6b5ab661c",
+    "axolotl": "067b021c8b87a9e5e380b9173c704cf7340e30f5",
+    "TextBrewer": "2c105fa664bbc10669cd2888bd846d2c9b8afca8",
+    "Model-Optimizer": "a2fbac7bad8ab446d3f8783dadb0c3366eb0ad73",
+    "easydistill": "acbe49b5d9b16b3beb874528056e11dfdfac6d1c",
 }
 
 

@@ -4,7 +4,7 @@ use burn::tensor::{Bool, Int, Tensor};
 
 use crate::{
     Mask, SparseLogits, Tail, TeacherLogits, VocabularyPolicy,
-    floor::{FLOOR, add_at, log_softmax, log_sum_exp},
+    floor::{FLOOR, add_at, log_softmax, log_sum_exp, softmax},
     precision::{constant, widen},
 };
 
@@ -58,7 +58,7 @@ pub(crate) fn align<const D: usize>(
         }
         TeacherLogits::Sparse(sparse) => {
             let sparse = sparse.masked(mask, student.dtype());
-            if sparse.k() == sparse.vocabulary() {
+            if sparse.k() == sparse.vocabulary() || sparse.tail() == Tail::Zero {
                 align_dense(student, sparse.to_dense(), policy)
             } else {
                 align_sparse(student, &sparse, policy)
@@ -99,7 +99,7 @@ fn align_sparse(student: Tensor<2>, sparse: &SparseLogits, policy: VocabularyPol
     let mut student_columns = student.clone().gather(1, indices.clone()).mask_fill(unlisted.clone(), absent);
     let mut teacher_columns = sparse.log_probs().clone().mul_scalar(temperature).mask_fill(unlisted.clone(), absent);
 
-    if sparse.tail() == Tail::Bucket {
+    if matches!(sparse.tail(), Tail::Bucket | Tail::Drop) {
         let counts = unlisted.clone().bool_not().float().cast(student.dtype());
         let listed = add_at([rows, classes], indices.clone(), counts).greater_elem(0.5);
         let nothing_else = listed.clone().all_dim(1);
@@ -123,9 +123,31 @@ fn first_columns(tensor: Tensor<2>, columns: usize) -> Tensor<2> {
 }
 
 impl Aligned {
-    /// Log-probabilities of student and teacher at `temperature`, each `[rows, width]`.
+    /// Log-probabilities of student and teacher at `temperature`, each `[rows, width]`; without the tail's column if it
+    /// is to be dropped.
     pub(crate) fn log_probs(self, temperature: f64) -> (Tensor<2>, Tensor<2>) {
-        (log_softmax(self.student, temperature), log_softmax(self.teacher, temperature))
+        let width = self.terms();
+        let [student, teacher] = [self.student, self.teacher];
+        (
+            first_columns(log_softmax(student, temperature), width),
+            first_columns(log_softmax(teacher, temperature), width),
+        )
+    }
+
+    /// [`Aligned::log_probs`] with the teacher's probabilities beside their logarithms.
+    pub(crate) fn with_teacher_probs(self, temperature: f64) -> (Tensor<2>, (Tensor<2>, Tensor<2>)) {
+        let width = self.terms();
+        let student = first_columns(log_softmax(self.student, temperature), width);
+        let (probs, log_probs) = softmax(self.teacher, temperature);
+        (student, (first_columns(probs, width), first_columns(log_probs, width)))
+    }
+
+    /// Over how many of the columns a divergence sums.
+    fn terms(&self) -> usize {
+        match &self.columns {
+            Columns::TopK { indices, tail: Tail::Drop, .. } => indices.dims()[1],
+            _ => self.teacher.dims()[1],
+        }
     }
 
     /// Which column is the target's: `[rows, width]`, one true per row. Outside a top-k it is the tail's column, or
@@ -148,7 +170,7 @@ impl Aligned {
                         let tail = listed.clone().any_dim(1).bool_not();
                         Tensor::cat(vec![listed, tail], 1)
                     }
-                    Tail::Renormalise => listed,
+                    Tail::Renormalise | Tail::Zero | Tail::Drop => listed,
                 }
             }
         }

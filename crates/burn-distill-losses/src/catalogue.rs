@@ -189,7 +189,7 @@ catalogue! {
         evidence: "the hard-label partner of nearly every method; KD on logits alone works too where labels lack",
         reference: "Szegedy 2016, arXiv 1512.00567",
     },
-    kd: [KdLoss, KdLossConfig] {
+    kd: [KdLoss, KdLossConfig, KdForm] {
         family: Family::Logits,
         compares: "KL(teacher, student) at a temperature",
         needs: &[Need::TeacherLogits],

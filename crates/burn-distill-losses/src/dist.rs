@@ -134,8 +134,10 @@ impl DistLoss {
         teacher_logits: impl Into<TeacherLogits>,
         mask: impl Into<Mask>,
     ) -> Tensor<1> {
-        let mask = mask.into();
-        self.tempered.reduce(self.forward_no_reduction(student_logits, teacher_logits, mask.clone()), &mask)
+        let (teacher_logits, mask) = (teacher_logits.into(), mask.into());
+        let divisor = self.tempered.divisor(&student_logits, &teacher_logits, &mask);
+        let values = self.forward_no_reduction(student_logits, teacher_logits, mask.clone());
+        self.tempered.reduce(values, &mask, divisor)
     }
 }
 

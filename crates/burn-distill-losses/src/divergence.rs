@@ -15,11 +15,21 @@ pub(crate) fn kl_from((p, log_p): (Tensor<2>, Tensor<2>), log_q: Tensor<2>) -> T
     (p * (log_q - log_p)).sum_dim(1).squeeze_dim::<1>(1).neg()
 }
 
+/// `- sum p ln q` of each row.
+pub(crate) fn cross_entropy(p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
+    (p * log_q).sum_dim(1).squeeze_dim::<1>(1).neg()
+}
+
 /// `KL(student || teacher)` of each row. Where the teacher's probability is exactly 0 it counts as the smallest
 /// normal f32 (1.2e-38), so that the divergence stays finite.
 pub(crate) fn reverse_kl(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
+    reverse_kl_excluding(student, teacher, f64::from(f32::MIN_POSITIVE))
+}
+
+/// [`reverse_kl`] in which a teacher's probability of exactly 0 counts as `excluded`.
+pub(crate) fn reverse_kl_excluding(student: Tensor<2>, teacher: Tensor<2>, excluded: f64) -> Tensor<1> {
     let zero = teacher.clone().lower_elem(FLOOR / 2.0);
-    let teacher = teacher.mask_fill(zero, f64::from(f32::MIN_POSITIVE).ln());
+    let teacher = teacher.mask_fill(zero, excluded.ln());
     (student.clone().exp() * (student - teacher)).sum_dim(1).squeeze_dim(1)
 }
 

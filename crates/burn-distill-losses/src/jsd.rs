@@ -1,7 +1,7 @@
 use burn::{config::Config, tensor::Tensor};
 
 use crate::{
-    ConfigError, Reduction, VocabularyPolicy,
+    ConfigError, Convention, Reduction, VocabularyPolicy,
     align::Aligned,
     divergence::jensen_shannon,
     tempered::{Tempered, tempered_loss},
@@ -22,6 +22,9 @@ pub struct JsdLossConfig {
     /// What to do when the numbers of classes differ.
     #[config(default = "VocabularyPolicy::Error")]
     pub vocabulary: VocabularyPolicy,
+    /// How it is scaled; this library's way by default, see [`Convention`].
+    #[config(default = "Convention::default()")]
+    pub convention: Convention,
 }
 
 impl JsdLossConfig {
@@ -32,7 +35,7 @@ impl JsdLossConfig {
     pub fn init(&self) -> Result<JsdLoss, ConfigError> {
         Ok(JsdLoss {
             beta: ConfigError::unless((0.0..=1.0).contains(&self.beta), "beta", "[0, 1]", self.beta)?,
-            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?,
+            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?.under(self.convention),
         })
     }
 }
@@ -49,7 +52,8 @@ impl JsdLossConfig {
 /// paper's code.
 ///
 /// **Scale**: nats, always times temperature squared (TRL and Liger-Kernel leave it out), averaged over unmasked
-/// rows. `beta` weighs the teacher in the mixture, as in TRL; distillm's `js_distance` weighs the student.
+/// rows. `beta` weighs the teacher in the mixture, as in TRL; distillm's `js_distance` weighs the student. Configurations
+/// under other libraries' conventions, as [`JsdLossConfig::trl`], are scaled as they say.
 ///
 /// # Shapes
 /// - `student_logits`: `[.., classes]`, leading dimensions are rows;

@@ -1,12 +1,23 @@
 use burn::{config::Config, tensor::Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigError, Reduction, VocabularyPolicy,
+    ConfigError, Convention, Reduction, VocabularyPolicy,
     align::Aligned,
-    divergence::kl_from,
-    floor::{log_softmax, softmax},
+    divergence::{cross_entropy, kl_from},
     tempered::{Tempered, tempered_loss},
 };
+
+/// What [`KdLoss`] computes of a row; the gradient is the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KdForm {
+    /// The Kullback-Leibler divergence, which is 0 when the student equals the teacher.
+    #[default]
+    Divergence,
+    /// The cross-entropy `- Σ_c p_c ln q_c`, larger by the teacher's entropy: what Hinton's paper and several libraries
+    /// compute.
+    CrossEntropy,
+}
 
 /// Configuration of [`KdLoss`].
 #[derive(Config, Debug)]
@@ -20,6 +31,12 @@ pub struct KdLossConfig {
     /// What to do when the numbers of classes differ.
     #[config(default = "VocabularyPolicy::Error")]
     pub vocabulary: VocabularyPolicy,
+    /// Divergence or cross-entropy.
+    #[config(default = "KdForm::Divergence")]
+    pub form: KdForm,
+    /// How it is scaled; this library's way by default, see [`Convention`].
+    #[config(default = "Convention::default()")]
+    pub convention: Convention,
 }
 
 impl KdLossConfig {
@@ -28,7 +45,10 @@ impl KdLossConfig {
     /// # Errors
     /// If `temperature` is not in (0, inf).
     pub fn init(&self) -> Result<KdLoss, ConfigError> {
-        Ok(KdLoss { tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)? })
+        Ok(KdLoss {
+            form: self.form,
+            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?.under(self.convention),
+        })
     }
 }
 
@@ -42,6 +62,7 @@ impl KdLossConfig {
 /// **Scale**: true KL in nats (the teacher's entropy is subtracted), always times temperature squared, averaged over
 /// unmasked rows (samples or tokens), never over classes. A teacher logit of `-inf` is a class of probability 0 and
 /// contributes nothing; a student logit of `-inf` where the teacher has probability makes the loss very large.
+/// Configurations under other libraries' conventions, as [`KdLossConfig::trl`], are scaled as they say.
 ///
 /// # Shapes
 /// - `student_logits`: `[.., classes]`, leading dimensions are rows (`[batch, classes]`, `[batch, tokens, classes]`);
@@ -79,13 +100,17 @@ impl KdLossConfig {
 /// - Reference code: RepDistiller `distiller_zoo/KD.py` at b84f547c (`DistillKL`) computes this value.
 #[derive(Debug, Clone)]
 pub struct KdLoss {
+    form: KdForm,
     tempered: Tempered,
 }
 
 impl KdLoss {
     fn divergence(&self, aligned: Aligned) -> Tensor<1> {
-        let temperature = self.tempered.temperature();
-        kl_from(softmax(aligned.teacher, temperature), log_softmax(aligned.student, temperature))
+        let (student, teacher) = aligned.with_teacher_probs(self.tempered.temperature());
+        match self.form {
+            KdForm::Divergence => kl_from(teacher, student),
+            KdForm::CrossEntropy => cross_entropy(teacher.0, student),
+        }
     }
 }
 

@@ -31,6 +31,9 @@
 //!
 //! # One scale
 //!
+//! What `new()` of a configuration makes; constructors named after other libraries, as [`KdLossConfig::trl`], have
+//! theirs (see [`Convention`]).
+//!
 //! - True Kullback-Leibler divergence in nats, not the cross-entropy that shares its gradient.
 //! - Always times temperature squared, whatever else is set, so that a temperature does not change a term's weight.
 //! - [`Reduction::Mean`] divides by the number of unmasked rows, never by the number of classes. `forward_no_reduction`
@@ -54,6 +57,8 @@ mod clip_feature;
 mod clip_gradient;
 mod clip_interactive;
 mod clip_relation;
+mod convention;
+mod conventions;
 mod cross_entropy;
 mod dist;
 mod divergence;
@@ -80,6 +85,7 @@ mod vocabulary;
 
 pub use catalogue::*;
 pub use clip_embeddings::ClipEmbeddings;
+pub use convention::{Convention, Denominator, TemperatureScale};
 pub use error::{ConfigError, LossError};
 pub use mask::Mask;
 pub use reduction::Reduction;

@@ -45,6 +45,15 @@ pub enum Tail {
     Bucket,
     /// It is dropped from both sides and the k probabilities are renormalised: the loss sees k classes.
     Renormalise,
+    /// The teacher gives the classes outside its top k no probability, and its k probabilities are renormalised; the
+    /// student keeps all of its classes. The loss is not 0 when the student equals the teacher, which gave this up, and
+    /// costs what a dense teacher does. DistillKit's `missing_probability_handling: zero`, and axolotl's default.
+    Zero,
+    /// The terms of the other classes are left out of the sum over classes, and nothing is renormalised. That is no
+    /// divergence but a part of one: it may be negative, and a student that equals its teacher still has a gradient,
+    /// towards the top k. At a temperature other than that of the log-probabilities they are tempered as with
+    /// [`Tail::Bucket`]. EasyDistill's. [`DistLoss`](crate::DistLoss), no sum over classes, takes it for a bucket.
+    Drop,
 }
 
 /// The k most probable classes of each row, as a cache or an inference server gives them.
@@ -52,6 +61,7 @@ pub enum Tail {
 /// A loss against it compares two *coarse* distributions: student and teacher are both reduced to the teacher's k
 /// classes (and the tail, see [`Tail`]) at the temperature of these log-probabilities, then tempered to the loss's
 /// temperature. So the loss is 0 when the student equals the teacher, and at k = vocabulary it is the dense loss.
+/// [`Tail::Zero`] and [`Tail::Drop`], which other libraries have, are exceptions.
 ///
 /// # Padding
 /// Rows with fewer than k classes are padded with log-probability `-inf` and any index in range, also a repeated
@@ -123,6 +133,11 @@ impl SparseLogits {
         Self::new(indices, log_probs, vocabulary, 1.0, tail)?.with_tail_log_probs(rest)
     }
 
+    /// The same teacher with another view of its tail.
+    pub fn with_tail(self, tail: Tail) -> Self {
+        Self { tail, ..self }
+    }
+
     /// The same teacher with a known log-probability of its tail, `[rows]`.
     ///
     /// Without it the tail's probability is 1 minus the sum of the listed ones, which in f32 is known to about 1e-7:
@@ -192,10 +207,8 @@ impl SparseLogits {
         })
     }
 
-    /// The dense logits `[rows, vocabulary]` of a teacher that lists its whole vocabulary; `-inf` where a row's
-    /// padding leaves a class unlisted.
+    /// The dense logits `[rows, vocabulary]`; `-inf` for the classes that a row does not list.
     pub(crate) fn to_dense(&self) -> Tensor<2> {
-        debug_assert_eq!(self.k(), self.vocabulary);
         let log_probs = self.log_probs.clone().mul_scalar(self.temperature);
         let padding = log_probs.clone().equal_scalar(f64::NEG_INFINITY);
         let shape = [self.rows(), self.vocabulary];

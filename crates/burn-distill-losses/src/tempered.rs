@@ -3,8 +3,9 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    ConfigError, Mask, Reduction, TeacherLogits, VocabularyPolicy,
+    ConfigError, Convention, Mask, Reduction, TeacherLogits, TemperatureScale, VocabularyPolicy,
     align::{Aligned, align},
+    convention::Divisor,
     error::expect_temperature,
 };
 
@@ -14,15 +15,23 @@ pub(crate) struct Tempered {
     temperature: f64,
     reduction: Reduction,
     vocabulary: VocabularyPolicy,
+    convention: Convention,
 }
 
 impl Tempered {
+    /// Settings under the house convention.
     pub(crate) fn new(
         temperature: f64,
         reduction: Reduction,
         vocabulary: VocabularyPolicy,
     ) -> Result<Self, ConfigError> {
-        Ok(Self { temperature: ConfigError::check_temperature(temperature)?, reduction, vocabulary })
+        let temperature = ConfigError::check_temperature(temperature)?;
+        Ok(Self { temperature, reduction, vocabulary, convention: Convention::default() })
+    }
+
+    /// The same settings under another convention.
+    pub(crate) fn under(self, convention: Convention) -> Self {
+        Self { convention, ..self }
     }
 
     /// The same settings at another temperature.
@@ -38,7 +47,8 @@ impl Tempered {
         self.temperature
     }
 
-    /// What `rows` gives for the aligned logits, `[rows]`, times temperature squared; 0 for masked-out rows.
+    /// What `rows` gives for the aligned logits, `[rows]`, times temperature squared (or as the convention says); 0 for
+    /// masked-out rows.
     pub(crate) fn rows<const D: usize>(
         &self,
         student_logits: Tensor<D>,
@@ -47,12 +57,26 @@ impl Tempered {
         rows: impl FnOnce(Aligned) -> Tensor<1>,
     ) -> Tensor<1> {
         let aligned = align(student_logits, teacher_logits, mask, self.vocabulary);
-        mask.zero(rows(aligned).mul_scalar(self.temperature.powi(2)))
+        let rows = rows(aligned);
+        mask.zero(match self.convention.temperature_scale {
+            TemperatureScale::Squared => rows.mul_scalar(self.temperature.powi(2)),
+            TemperatureScale::One => rows,
+        })
+    }
+
+    /// What the convention divides a mean by, for these inputs.
+    pub(crate) fn divisor<const D: usize>(
+        &self,
+        student_logits: &Tensor<D>,
+        teacher_logits: &TeacherLogits,
+        mask: &Mask,
+    ) -> Divisor {
+        self.convention.denominator.divisor(&student_logits.dims(), teacher_logits, mask, self.vocabulary)
     }
 
     /// Reduces values `[rows]`, in which masked-out rows are 0 already, to `[1]`.
-    pub(crate) fn reduce(&self, values: Tensor<1>, mask: &Mask) -> Tensor<1> {
-        self.reduction.apply(values, mask)
+    pub(crate) fn reduce(&self, values: Tensor<1>, mask: &Mask, divisor: Divisor) -> Tensor<1> {
+        divisor.reduce(values, self.reduction, mask)
     }
 }
 
@@ -99,9 +123,10 @@ macro_rules! tempered_loss {
                 $($targets: burn::tensor::Tensor<$rank, burn::tensor::Int>,)?
                 mask: impl Into<$crate::Mask>,
             ) -> burn::tensor::Tensor<1> {
-                let mask = mask.into();
+                let (teacher_logits, mask) = (teacher_logits.into(), mask.into());
+                let divisor = self.tempered.divisor(&student_logits, &teacher_logits, &mask);
                 let values = self.forward_no_reduction(student_logits, teacher_logits, $($targets,)? mask.clone());
-                self.tempered.reduce(values, &mask)
+                self.tempered.reduce(values, &mask, divisor)
             }
         }
     };

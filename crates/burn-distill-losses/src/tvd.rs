@@ -1,7 +1,7 @@
 use burn::{config::Config, tensor::Tensor};
 
 use crate::{
-    ConfigError, Reduction, VocabularyPolicy,
+    ConfigError, Convention, Reduction, VocabularyPolicy,
     align::Aligned,
     tempered::{Tempered, tempered_loss},
 };
@@ -18,6 +18,9 @@ pub struct TvdLossConfig {
     /// What to do when the numbers of classes differ.
     #[config(default = "VocabularyPolicy::Error")]
     pub vocabulary: VocabularyPolicy,
+    /// How it is scaled; this library's way by default, see [`Convention`].
+    #[config(default = "Convention::default()")]
+    pub convention: Convention,
 }
 
 impl TvdLossConfig {
@@ -26,7 +29,9 @@ impl TvdLossConfig {
     /// # Errors
     /// If `temperature` is not in (0, inf).
     pub fn init(&self) -> Result<TvdLoss, ConfigError> {
-        Ok(TvdLoss { tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)? })
+        Ok(TvdLoss {
+            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?.under(self.convention),
+        })
     }
 }
 
@@ -40,7 +45,8 @@ impl TvdLossConfig {
 ///
 /// **Scale**: a probability in [0, 1], always times temperature squared as every logit loss here (as DistillKit, not
 /// Liger-Kernel; the distance itself shrinks with T, not with T²), averaged over unmasked rows. At `p = q` it has a
-/// kink, not a minimum of slope 0; the gradient given there is 0.
+/// kink, not a minimum of slope 0; the gradient given there is 0. Configurations under other libraries' conventions, as
+/// [`TvdLossConfig::liger`], are scaled as they say.
 ///
 /// # Shapes
 /// - `student_logits`: `[.., classes]`, leading dimensions are rows;

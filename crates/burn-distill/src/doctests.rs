@@ -13,6 +13,7 @@ chapters! {
     GettingStarted: "getting-started.md",
     Idea: "idea.md",
     Losses: "losses.md",
+    Conventions: "conventions.md",
     Schedules: "schedules.md",
     OwnModel: "own-model.md",
     Resuming: "resuming.md",

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod catalogue;
+mod conventions;
 mod edges;
 mod golden;
 mod gradients;

@@ -25,6 +25,31 @@ fn coarse_kl_by_hand() {
     let (p, r) = ([0.6 / 0.9, 0.3 / 0.9], [q[3] / (q[3] + q[1]), q[1] / (q[3] + q[1])]);
     let renormalised = p[0] * (p[0] / r[0]).ln() + p[1] * (p[1] / r[1]).ln();
     assert_close("renormalise", &[value(Tail::Renormalise)], &[renormalised], 1e-5, 0.0);
+    let zero = p[0] * (p[0] / q[3]).ln() + p[1] * (p[1] / q[1]).ln();
+    assert_close("zero", &[value(Tail::Zero)], &[zero], 1e-5, 0.0);
+    let dropped = 0.6 * (0.6 / q[3]).ln() + 0.3 * (0.3 / q[1]).ln();
+    assert_close("drop", &[value(Tail::Drop)], &[dropped], 1e-5, 0.0);
+}
+
+#[test]
+fn a_tail_that_is_dropped_leaves_out_its_term_of_the_bucket() {
+    let device = Device::flex();
+    let student = random(7, [1, 6], 2.0, &device);
+    let indices = ints(&[3, 1], [1, 2], &device);
+    let log_probs = Tensor::<2>::from_floats([[0.6, 0.3]], &device).log();
+    let teacher = SparseLogits::new(indices, log_probs, 6, 1.0, Tail::Bucket).unwrap();
+    // At temperature 2 the coarse distributions are tempered by a square root and normalised again.
+    let tempered = |probs: [f64; 3]| {
+        let sum: f64 = probs.iter().map(|p| p.sqrt()).sum();
+        probs.map(|p| p.sqrt() / sum)
+    };
+    let q = values(&burn::tensor::activation::softmax(student.clone(), 1));
+    let (p, q) = (tempered([0.6, 0.3, 0.1]), tempered([q[3], q[1], 1.0 - q[3] - q[1]]));
+    let term = |c: usize| 4.0 * p[c] * (p[c] / q[c]).ln();
+    let loss = KdLossConfig::new().with_temperature(2.0).init().unwrap();
+    let value = |tail| number(loss.forward(student.clone(), teacher.clone().with_tail(tail), None));
+    assert_close("bucket", &[value(Tail::Bucket)], &[term(0) + term(1) + term(2)], 1e-5, 0.0);
+    assert_close("drop", &[value(Tail::Drop)], &[term(0) + term(1)], 1e-5, 0.0);
 }
 
 #[test]
@@ -38,7 +63,7 @@ fn padding_equals_a_shorter_list() {
     assert_eq!(values(&padded.clone().narrow(1, 2, 1)), vec![f64::from(infinity); 2]);
     let short = ints(&[3, 1, 5, 0], [2, 2], &device);
     let listed = log(Tensor::from_floats([[0.5, 0.2], [0.4, 0.3]], &device));
-    for tail in [Tail::Bucket, Tail::Renormalise] {
+    for tail in [Tail::Bucket, Tail::Renormalise, Tail::Zero, Tail::Drop] {
         each_logit_loss(|loss, settings| {
             if loss.teacher {
                 let value = |indices, log_probs| {
@@ -63,7 +88,7 @@ fn padding_equals_a_shorter_list() {
 fn masked_rows_may_hold_anything() {
     let device = Device::flex().autodiff();
     let student = random(7, [2, 6], 1.5, &device).require_grad();
-    for tail in [Tail::Bucket, Tail::Renormalise] {
+    for tail in [Tail::Bucket, Tail::Renormalise, Tail::Zero, Tail::Drop] {
         for vocabulary in [2, 6] {
             let student = student.clone().narrow(1, 0, vocabulary);
             let leaf = Tensor::<2>::from_data(student.into_data(), &device).require_grad();
