@@ -39,11 +39,11 @@ def authors(authors, config, inputs):
         kd_temp=config["temperature"], tea_temp=1, padding_id=-100, args=SimpleNamespace(skew_lambda=config["alpha"])
     )
     with in_float64():
-        cross_entropy = distillm(student, teacher, {"label": labels}, lam=config["alpha"])
-        entropy = -(teacher.softmax(-1) * teacher.log_softmax(-1)).sum(-1).mean()
+        value = distillm(student, teacher, {"label": labels}, lam=config["alpha"])
+        value += (teacher.softmax(-1) * teacher.log_softmax(-1)).sum(-1).mean()
         logits = (x * config["temperature"] for x in (student, teacher))
         mean = dskd(criterion, *logits, labels) / len(labels)
     return [
-        ("distillm", "skewed_forward_kl minus the teacher's entropy, times temperature^2", squared * (cross_entropy - entropy)),
+        ("distillm", "skewed_forward_kl minus the teacher's entropy, times temperature^2", squared * value),
         ("DSKD", f"{name} / rows * temperature^2", squared * mean),
     ]

@@ -1,7 +1,7 @@
 //! Gradients against central differences, in f64 on random asymmetric input.
 
 use burn::tensor::{DType, Device, Tensor};
-use burn_distill_losses::{Mask, SparseLogits, Tail, TeacherLogits};
+use burn_distill_losses::{Mask, SparseLogits, Tail};
 
 use crate::{
     inputs::{assert_close, bools, gradient, ints, number, numbers, stage, targets, tensor},
@@ -37,8 +37,9 @@ fn logit_losses() {
     let indices = ints(&[0, 2, 1, 4, 3, 0, 2, 4], [4, 2], &device);
     let log_probs = tensor(&[0.5, 0.3, 0.2, 0.1, 0.7, 0.25, 0.4, 0.3], [4, 2], DType::F64, &device).log();
     let sparse = |tail| SparseLogits::new(indices.clone(), log_probs.clone(), 5, 2.0, tail).unwrap();
-    let teachers: [TeacherLogits; 3] = [teacher.into(), sparse(Tail::Bucket).into(), sparse(Tail::Renormalise).into()];
-    for (index, teacher) in teachers.into_iter().enumerate() {
+    let tails = [Tail::Bucket, Tail::Renormalise, Tail::Zero, Tail::Drop].map(|tail| sparse(tail).into());
+    let teachers = [teacher.into()].into_iter().chain(tails);
+    for (index, teacher) in teachers.enumerate() {
         each_logit_loss(|loss, settings| {
             if !loss.takes(&teacher) || !loss.descends {
                 return;
