@@ -36,6 +36,10 @@ COMMITS = {
     "TextBrewer": "2c105fa664bbc10669cd2888bd846d2c9b8afca8",
     "Model-Optimizer": "a2fbac7bad8ab446d3f8783dadb0c3366eb0ad73",
     "easydistill": "acbe49b5d9b16b3beb874528056e11dfdfac6d1c",
+    "ICKD": "403b8d3d7c3aaa429e4708870d2be1d4daf92f07",
+    "overhaul-distillation": "76344a84a7ce23c894f41a2e05b866c9b73fd85a",
+    "KD_SRRL": "d2e802f5f57efd4f5bc6326a697b48236008a5b6",
+    "SimKD": "2b389c31ed7779aea31e7aaf0bb0f2d8b6ac2f01",
 }
 
 

@@ -80,6 +80,27 @@ fn feature_losses() -> Result<Vec<Row<Features>>, ConfigError> {
             f.forward(x.maps.clone(), x.teacher_maps.clone())
         }),
         row!("sp", SpLossConfig::new().init()?, |f, x| f.forward(x.maps.clone(), x.teacher_maps.clone())),
+        row!("pkt", PktLossConfig::new().init()?, |f, x| {
+            f.forward(x.embeddings.clone(), x.teacher_embeddings.clone())
+        }),
+        row!("cc", CcLossConfig::new().init()?, |f, x| {
+            f.forward(x.embeddings.clone(), x.teacher_embeddings.clone())
+        }),
+        row!("ickd", IckdLossConfig::new().init()?, |f, x| f.forward(x.maps.clone(), x.teacher_maps.clone())),
+        row!("nst", NstLossConfig::new().init()?, |f, x| f.forward(x.maps.clone(), x.teacher_maps.clone())),
+        row!("fsp", FspLossConfig::new().init()?, |f, x| {
+            f.forward([x.maps.clone(), x.maps.clone()], [x.teacher_maps.clone(), x.teacher_maps.clone()])
+        }),
+        row!("ab", AbLossConfig::new().init()?, |f, x| f.forward(x.maps.clone(), x.teacher_maps.clone())),
+        row!("ofd", OfdLossConfig::new().init()?, |f, x| {
+            let margin = Tensor::full([x.maps.dims()[1]], -0.8, &x.teacher_maps.device());
+            f.forward(x.maps.clone(), x.teacher_maps.clone(), margin)
+        }),
+        row!("srrl", SrrlLossConfig::new().init()?, |f, x| {
+            let classifier = Tensor::ones([x.maps.dims()[1], 100], &x.teacher_maps.device());
+            f.forward(x.maps.clone(), x.teacher_maps.clone(), classifier)
+        }),
+        row!("simkd", SimKdLossConfig::new().init()?, |f, x| f.forward(x.maps.clone(), x.teacher_maps.clone())),
         row!("review_kd", ReviewKdLossConfig::new().init()?, |f, x| {
             f.forward(x.maps.clone(), x.teacher_maps.clone())
         }),

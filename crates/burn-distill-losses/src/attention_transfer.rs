@@ -1,9 +1,11 @@
-use burn::{
-    config::Config,
-    tensor::{Tensor, module::adaptive_avg_pool2d},
-};
+use burn::{config::Config, tensor::Tensor};
 
-use crate::{ConfigError, Mask, Reduction, norm::l2_normalize, precision::features};
+use crate::{
+    ConfigError, Mask, Reduction,
+    norm::l2_normalize,
+    pool::{average_pool, smaller_size},
+    precision::features,
+};
 
 /// Configuration of [`AttentionTransferLoss`].
 #[derive(Config, Debug)]
@@ -82,10 +84,9 @@ impl AttentionTransferLoss {
     /// The loss of each sample, `[batch]`.
     pub fn forward_no_reduction(&self, student: Tensor<4>, teacher: Tensor<4>) -> Tensor<1> {
         let (student, teacher) = features(student, teacher);
-        let ([batch, _, height, width], [teacher_batch, _, teacher_height, teacher_width]) =
-            (student.dims(), teacher.dims());
+        let (batch, teacher_batch) = (student.dims()[0], teacher.dims()[0]);
         assert_eq!(batch, teacher_batch, "`student` has {batch} samples and `teacher` {teacher_batch}");
-        let size = [height.min(teacher_height), width.min(teacher_width)];
+        let size = smaller_size(&student, &teacher);
         let difference = self.attention(student, size) - self.attention(teacher, size);
         difference.square().mean_dim(1).squeeze_dim(1)
     }
@@ -97,8 +98,8 @@ impl AttentionTransferLoss {
 
     /// The attention map `[batch, height * width]` at `size`, of length 1.
     fn attention(&self, features: Tensor<4>, size: [usize; 2]) -> Tensor<2> {
-        let [batch, _, height, width] = features.dims();
-        let features = if [height, width] == size { features } else { adaptive_avg_pool2d(features, size) };
+        let batch = features.dims()[0];
+        let features = average_pool(features, size);
         let energy = if self.p == 2.0 { features.square() } else { features.abs().powf_scalar(self.p) };
         l2_normalize(energy.mean_dim(1).reshape([batch, size[0] * size[1]]), 1)
     }

@@ -45,11 +45,13 @@
 //!   is in f64; the teacher's type does not matter.
 //! - Student first, then teacher, then targets. No gradient ever reaches the teacher.
 
+mod ab;
 mod affinity_mimicking;
 mod akl;
 mod align;
 mod attention_transfer;
 mod catalogue;
+mod cc;
 mod clip;
 mod clip_augmented;
 mod clip_embeddings;
@@ -65,19 +67,27 @@ mod divergence;
 mod dkd;
 mod error;
 mod floor;
+mod fsp;
 mod hint;
+mod ickd;
 mod jsd;
 mod kd;
 mod mask;
 mod norm;
+mod nst;
+mod ofd;
+mod pkt;
+mod pool;
 mod precision;
 mod reduction;
 mod reverse_kl;
 mod review_kd;
 mod rkd;
+mod simkd;
 mod skew_kl;
 mod skew_reverse_kl;
 mod sp;
+mod srrl;
 mod teacher_logits;
 mod tempered;
 mod tvd;

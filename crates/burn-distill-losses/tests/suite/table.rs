@@ -92,6 +92,8 @@ pub(crate) struct OtherLoss {
     pub(crate) non_negative: bool,
     /// Whether the gradient is that of the value (a gradient reversal is not).
     pub(crate) descends: bool,
+    /// The largest magnitude of inputs whose gradient F16, which ends at 65,504, can hold.
+    pub(crate) largest_in_f16: f64,
     /// By how many rows the mean divides, if not by all.
     pub(crate) rows_that_count: Option<fn(&Inputs) -> usize>,
 }
@@ -107,6 +109,7 @@ impl OtherLoss {
         zero_at_equality: true,
         non_negative: true,
         descends: true,
+        largest_in_f16: 1e3,
         rows_that_count: None,
     };
 }
@@ -240,6 +243,15 @@ pub(crate) fn feature_losses() -> Vec<FeatureLoss> {
             settings: &["{}", r#"{"distance_weight": 1.0, "angle_weight": 0.0}"#],
             any_teacher_shape: true,
         }),
+        feature_loss!("pkt", PktLossConfig, { settings: &["{}"], any_teacher_shape: true }),
+        // The third kernel depends on the order of the batch.
+        feature_loss!("cc", CcLossConfig, {
+            settings: &["{}", r#"{"kernel": "Bilinear"}"#],
+            any_teacher_shape: true,
+        }),
+        feature_loss!("ickd", IckdLossConfig, { settings: &["{}"], any_teacher_shape: false }),
+        feature_loss!("nst", NstLossConfig, { settings: &["{}", r#"{"kernel": "Linear"}"#], any_teacher_shape: true }),
+        feature_loss!("simkd", SimKdLossConfig, { settings: &["{}"], any_teacher_shape: false }),
     ]
 }
 
@@ -281,6 +293,12 @@ macro_rules! clip_loss {
             ..OtherLoss::DISTANCE
         }
     };
+}
+
+/// Features of one stage, of the same shape on both sides.
+fn one_stage(seed: u64, batch: usize) -> Named {
+    let student = Named::default().random("student", &[batch, 3, 2, 2], 1.0, seed);
+    student.random("teacher", &[batch, 3, 2, 2], 1.5, seed)
 }
 
 pub(crate) fn other_losses() -> Vec<OtherLoss> {
@@ -368,6 +386,71 @@ pub(crate) fn other_losses() -> Vec<OtherLoss> {
             round_trip: |settings| {
                 round_trip(configured(ReviewKdLossConfig::new(), settings), ReviewKdLossConfig::init)
             },
+            ..OtherLoss::DISTANCE
+        },
+        OtherLoss {
+            name: "fsp",
+            inputs: |seed, batch| {
+                Named::default()
+                    .random("student_first", &[batch, 2, 4, 3], 1.0, seed)
+                    .random("student_second", &[batch, 3, 2, 2], 1.0, seed)
+                    .random("teacher_first", &[batch, 2, 4, 3], 1.5, seed)
+                    .random("teacher_second", &[batch, 3, 2, 2], 1.5, seed)
+            },
+            run: |settings, x| {
+                let loss = configured(FspLossConfig::new(), settings).init().unwrap();
+                let stages = |side| ["first", "second"].map(|stage| x.float::<4>(&format!("{side}_{stage}")));
+                let (student, teacher) = (stages("student"), stages("teacher"));
+                let rows = loss.forward_no_reduction(student.clone(), teacher.clone());
+                Outcome::new(rows, loss.forward(student, teacher))
+            },
+            round_trip: |settings| round_trip(configured(FspLossConfig::new(), settings), FspLossConfig::init),
+            // The gradient grows with the third power of the features.
+            largest_in_f16: 10.0,
+            ..OtherLoss::DISTANCE
+        },
+        OtherLoss {
+            name: "ab",
+            settings: &["{}", r#"{"margin": 0.5}"#],
+            inputs: one_stage,
+            run: |settings, x| {
+                let loss = configured(AbLossConfig::new(), settings).init().unwrap();
+                let (student, teacher) = (x.float::<4>("student"), x.float::<4>("teacher"));
+                let rows = loss.forward_no_reduction(student.clone(), teacher.clone());
+                Outcome::new(rows, loss.forward(student, teacher))
+            },
+            round_trip: |settings| round_trip(configured(AbLossConfig::new(), settings), AbLossConfig::init),
+            zero_at_equality: false,
+            ..OtherLoss::DISTANCE
+        },
+        OtherLoss {
+            name: "ofd",
+            inputs: |seed, batch| {
+                let stage = one_stage(seed, batch).float("fixed_norm_weight", &[3], vec![1.5, -0.75, 0.5]);
+                stage.float("fixed_norm_bias", &[3], vec![0.25, -0.5, 2.0])
+            },
+            run: |settings, x| {
+                let loss = configured(OfdLossConfig::new(), settings).init().unwrap();
+                let (student, teacher) = (x.float::<4>("student"), x.float::<4>("teacher"));
+                let margin = OfdLoss::margin(x.float("fixed_norm_weight"), x.float("fixed_norm_bias"));
+                let rows = loss.forward_no_reduction(student.clone(), teacher.clone(), margin.clone());
+                Outcome::new(rows, loss.forward(student, teacher, margin))
+            },
+            round_trip: |settings| round_trip(configured(OfdLossConfig::new(), settings), OfdLossConfig::init),
+            ..OtherLoss::DISTANCE
+        },
+        OtherLoss {
+            name: "srrl",
+            settings: &["{}", r#"{"regression_weight": 0.0}"#, r#"{"regression_weight": 5.0}"#],
+            inputs: |seed, batch| one_stage(seed, batch).random("fixed_classifier", &[3, 5], 1.0, seed),
+            run: |settings, x| {
+                let loss = configured(SrrlLossConfig::new(), settings).init().unwrap();
+                let (student, teacher) = (x.float::<4>("student"), x.float::<4>("teacher"));
+                let classifier = x.float::<2>("fixed_classifier");
+                let rows = loss.forward_no_reduction(student.clone(), teacher.clone(), classifier.clone());
+                Outcome::new(rows, loss.forward(student, teacher, classifier))
+            },
+            round_trip: |settings| round_trip(configured(SrrlLossConfig::new(), settings), SrrlLossConfig::init),
             ..OtherLoss::DISTANCE
         },
     ]
