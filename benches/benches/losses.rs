@@ -56,6 +56,9 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
         row!("cross_entropy", CrossEntropyLossConfig::new().with_label_smoothing(0.1).init()?, |f, x| {
             f.forward(x.student.clone(), x.targets.clone(), None)
         }),
+        row!("multi_teacher_kd", MultiTeacherKdLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), vec![x.teacher.clone(); 3], x.targets.clone(), None)
+        }),
         row!("reverse_kl", ReverseKlLossConfig::new().init()?, |f, x| {
             f.forward(x.student.clone(), x.teacher.clone(), None)
         }),

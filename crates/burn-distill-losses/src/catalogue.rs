@@ -201,6 +201,15 @@ catalogue! {
         evidence: "CIFAR-100, WRN-40-2 to WRN-16-2: 74.92 against 73.26 alone (RepDistiller); more than most feature losses alone",
         reference: "Hinton 2015, arXiv 1503.02531",
     },
+    multi_teacher_kd: [MultiTeacherKdLoss, MultiTeacherKdLossConfig] {
+        family: Family::Logits,
+        compares: "KL from several teachers, per sample weighted by how sure each is of the label",
+        needs: &[Need::SeveralTeachers, Need::Targets],
+        learns: "",
+        cost: "teachers · rows · classes",
+        evidence: "CIFAR-100, three teachers: the authors report gains over the mean of the teachers and over weights without labels",
+        reference: "Zhang 2022 (CA-MKD), arXiv 2201.00007",
+    },
     reverse_kl: [ReverseKlLoss, ReverseKlLossConfig] {
         family: Family::Logits,
         compares: "KL(student, teacher): the student keeps to modes it can cover",

@@ -73,6 +73,7 @@ mod ickd;
 mod jsd;
 mod kd;
 mod mask;
+mod multi_teacher_kd;
 mod norm;
 mod nst;
 mod ofd;

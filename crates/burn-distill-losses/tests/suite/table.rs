@@ -303,6 +303,32 @@ fn one_stage(seed: u64, batch: usize) -> Named {
 
 pub(crate) fn other_losses() -> Vec<OtherLoss> {
     vec![
+        OtherLoss {
+            name: "multi_teacher_kd",
+            settings: &["{}", r#"{"temperature": 1.0}"#],
+            inputs: |seed, batch| {
+                let targets: Vec<i64> = (0..batch as i64).map(|row| (3 * row + seed as i64) % 5).collect();
+                Named::default()
+                    .random("student_logits", &[batch, 5], 2.0, seed)
+                    .random("teacher_logits", &[batch, 3, 5], 2.0, seed)
+                    .whole("targets", &[batch], &targets)
+            },
+            run: |settings, x| {
+                let loss = configured(MultiTeacherKdLossConfig::new(), settings).init().unwrap();
+                let [rows, count, classes] = x.dims("teacher_logits");
+                let teachers = x.float::<3>("teacher_logits");
+                let teacher = |k| teachers.clone().narrow(1, k, 1).reshape([rows, classes]);
+                let teachers: Vec<Tensor<2>> = (0..count).map(teacher).collect();
+                let (student, targets) = (x.float::<2>("student_logits"), x.int::<1>("targets"));
+                let rows = loss.forward_no_reduction(student.clone(), teachers.clone(), targets.clone(), x.mask());
+                Outcome::new(rows, loss.forward(student, teachers, targets, x.mask()))
+            },
+            round_trip: |settings| {
+                round_trip(configured(MultiTeacherKdLossConfig::new(), settings), MultiTeacherKdLossConfig::init)
+            },
+            zero_at_equality: false,
+            ..OtherLoss::DISTANCE
+        },
         clip_loss!("clip_feature", ClipFeatureLossConfig, { inputs: |seed, batch| clip_inputs(seed, batch, 4, false) }),
         clip_loss!("clip_relation", ClipRelationLossConfig, {
             settings: &["{}", r#"{"temperature": 2.0}"#],
@@ -505,6 +531,7 @@ fn at_temperature_is_the_loss_configured_with_it() {
         };
     }
     check!(KdLossConfig, student, teacher);
+    check!(MultiTeacherKdLossConfig, student, [teacher.clone(), student.clone()], targets);
     check!(ReverseKlLossConfig, student, teacher);
     check!(JsdLossConfig, student, teacher);
     check!(SkewKlLossConfig, student, teacher);
