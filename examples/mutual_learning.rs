@@ -83,6 +83,6 @@ fn learn_from_each_other(
             let targets = Tensor::cat(vec![view.batch.targets.clone(); 2], 0);
             Classification { student_logits: logits, teacher_logits: None, targets: Some(targets), labelled: None }
         });
-    let (trained, seconds) = recipe.train(run, images, options, ("from each other", seed))?;
+    let (trained, _, seconds) = recipe.train(run, images.train.len(), options, ("from each other", seed))?;
     Ok((trained.student, seconds))
 }

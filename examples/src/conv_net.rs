@@ -1,6 +1,6 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor, activation::relu};
 use burn_distill::models::Student;
 use burn_distill::vision::ImageBatch;
@@ -14,6 +14,7 @@ const CLASSES: usize = 10;
 pub struct ConvNet {
     convolutions: Vec<Conv2d>,
     norms: Vec<BatchNorm>,
+    dropout: Dropout,
     head: Linear,
 }
 
@@ -43,8 +44,14 @@ impl ConvNet {
         Self {
             convolutions: convolutions.collect(),
             norms: channels.iter().map(|&channels| BatchNormConfig::new(channels).init(device)).collect(),
+            dropout: DropoutConfig::new(0.0).init(),
             head: LinearConfig::new(features, CLASSES).init(device),
         }
+    }
+
+    /// The same network with dropout ahead of its last layer.
+    pub fn with_dropout(self, probability: f64) -> Self {
+        Self { dropout: DropoutConfig::new(probability).init(), ..self }
     }
 }
 
@@ -56,6 +63,6 @@ impl Student<ImageBatch> for ConvNet {
         let map =
             layers.fold(batch.images.clone(), |map, (convolution, norm)| relu(norm.forward(convolution.forward(map))));
         let hidden = map.flatten(1, 3);
-        ConvNetOutput { logits: self.head.forward(hidden.clone()), hidden }
+        ConvNetOutput { logits: self.head.forward(self.dropout.forward(hidden.clone())), hidden }
     }
 }

@@ -29,34 +29,36 @@ impl Recipe {
         self.epochs * (images / self.batch_size)
     }
 
-    /// Trains by this recipe, without looking at what an earlier run left. Gives the seconds that it took.
-    pub fn train<S, T, P>(
+    /// Trains by this recipe on so many images, without looking at what an earlier run left. Gives the student, the
+    /// teacher as the run left it, and the seconds that it took.
+    pub fn train<S, T, B, P>(
         &self,
-        run: Distillation<S, T, ImageBatch, P>,
-        images: &Images,
+        run: Distillation<S, T, B, P>,
+        images: usize,
         options: &Options,
         (method, seed): (&str, u64),
-    ) -> Result<(Trained<S, P>, f64)>
+    ) -> Result<(Trained<S, P>, T, f64)>
     where
-        S: Student<ImageBatch> + 'static,
+        S: Student<B> + 'static,
         S::Output: 'static,
-        T: Teacher<ImageBatch> + 'static,
+        T: Teacher<B> + 'static,
         T::Output: 'static,
+        B: Send + 'static,
         P: Module + 'static,
     {
         let start = Instant::now();
-        let trained = run
+        let (trained, teacher) = run
             .epochs(self.epochs)
-            .learning_rate(Schedule::cosine(self.learning_rate, 0.0, self.steps(images.train.len()))?)
+            .learning_rate(Schedule::cosine(self.learning_rate, 0.0, self.steps(images))?)
             .seed(seed)
             .label(&format!("{method}, seed {seed}"))
             .folder(options.folder(method, seed))
             .resume(Resume::Never)
             .progress(Progress::Silent)
-            .run()?;
+            .run_with_teacher()?;
         let seconds = start.elapsed().as_secs_f64();
         println!("seed {seed}: {method}: {} steps in {seconds:.1} s", trained.steps);
-        Ok((trained, seconds))
+        Ok((trained, teacher, seconds))
     }
 
     /// The baseline, and the first teacher: trains a network on labels alone.
@@ -75,7 +77,7 @@ impl Recipe {
                 hard.forward(view.student.logits.clone(), view.batch.targets.clone(), labelled)
             })
             .classification(|view| classified(&view.student.logits, None, view.batch));
-        let (trained, seconds) = self.train(run, images, options, (method, seed))?;
+        let (trained, _, seconds) = self.train(run, images.train.len(), options, (method, seed))?;
         Ok((trained.student, seconds))
     }
 }

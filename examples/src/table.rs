@@ -34,8 +34,8 @@ impl<const N: usize> Table<N> {
     /// better.
     pub fn gain(&self, method: &str, baseline: &str, column: &str) -> Result<String> {
         let gain = paired_difference(&self.column(method, column)?, &self.column(baseline, column)?)?;
-        let certain = match (gain.half_width, gain.excludes_zero(), gain.mean > 0.0) {
-            (None, ..) => "one seed shows nothing",
+        let certain = match (gain.n, gain.excludes_zero(), gain.mean > 0.0) {
+            (1, ..) => return Ok(format!("{method} against {baseline} {:+.2} points, of one seed", gain.mean)),
             (_, true, true) => "helped, the 95 % interval excludes 0",
             (_, true, false) => "hurt, the 95 % interval excludes 0",
             (_, false, _) => "neither helped nor hurt for certain, the 95 % interval includes 0",
@@ -44,7 +44,8 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// Markdown, with the mean of the seeds and half the width of its 95 % confidence interval.
+/// Markdown, with the mean of the seeds and half the width of its 95 % confidence interval; a whole number that is the
+/// same for every seed, such as a count of parameters, stands alone.
 impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seeds = self.rows.first().map_or(0, |(_, rows)| rows.len());
@@ -54,7 +55,13 @@ impl<const N: usize> fmt::Display for Table<N> {
         for (method, rows) in &self.rows {
             let summary = |column: usize| {
                 let values: Vec<f64> = rows.iter().map(|values| values[column]).collect();
-                Summary::of(&values).map_or("not finite".to_string(), |summary| format!("{summary:.2}"))
+                match Summary::of(&values) {
+                    Ok(count) if values.iter().all(|value| *value == values[0] && value.fract() == 0.0) => {
+                        format!("{:.0}", count.mean)
+                    }
+                    Ok(summary) => format!("{summary:.2}"),
+                    Err(_) => "not finite".to_string(),
+                }
             };
             lines.push(std::iter::once(method.clone()).chain((0..N).map(summary)).collect());
         }
