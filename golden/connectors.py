@@ -5,7 +5,9 @@
 The fusion is written from section 3.3 of the paper (arXiv 2104.09044): of each stage, from deep to shallow, a 1x1
 convolution with norm, a pixel-wise weighing against what the deeper stages said, and a 3x3 convolution with norm to the
 teacher's channels. With --reference-dir it is compared with the authors' `ABF` and `ReviewKD.forward` by value and
-gradient. The loss behind the gradients is the hierarchical context loss of `definitions.py`.
+gradient. The loss behind the gradients is that of `losses/review_kd.py`. The end of a SimKD student (arXiv 2203.14001:
+a projector and the teacher's classifier) is compared with the authors' `SimKD`; its loss is the mean squared difference
+of the maps plus that of the logits from 0, so that gradients pass through the classifier too.
 """
 
 import argparse
@@ -17,9 +19,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-import definitions
 from authors import COMMITS, Authors, Missing
-from losses import difference
+from losses import difference, load
 from random_numbers import bell
 
 
@@ -111,7 +112,7 @@ def review_case(name, student, middle, teacher, sides, sizes, training, authors,
 
     def loss(fused):
         pairs = {f"student_{i}": f for i, f in enumerate(fused)} | {f"teacher_{i}": h for i, h in enumerate(hints)}
-        return definitions.review_kd({}, pairs)[0]
+        return load("review_kd").loss({}, pairs)[0]
 
     fused = module(features, sizes)
     after = {key: array(value) for key, value in module.state_dict().items() if "running" in key}
@@ -119,8 +120,8 @@ def review_case(name, student, middle, teacher, sides, sizes, training, authors,
     weights = dict(module.named_parameters())
     slopes = torch.autograd.grad(value, [*features, *weights.values()])
     if all(side[0] == side[1] for side in [*sides, *sizes]):
-        original = authors_review(authors, _with_state(module, before), training)
         try:
+            original = authors_review(authors, _with_state(module, before), training)
             theirs = original(features, sizes)
         except Missing:
             theirs = None
@@ -180,12 +181,74 @@ def conv_case(name, student, teacher, stride, training):
     }
 
 
+class Reused(nn.Module):
+    """SimKD: the projector under the authors' names, and the teacher's classifier."""
+
+    def __init__(self, student, teacher, factor, classes):
+        super().__init__()
+        middle = teacher // factor
+        layers = []
+        for inputs, outputs, kernel in [(student, middle, 1), (middle, middle, 3), (middle, teacher, 1)]:
+            convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+            layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+        self.transfer, self.classifier = nn.Sequential(*layers), nn.Linear(teacher, classes)
+
+    def forward(self, student, size):
+        smaller = [min(sides) for sides in zip(student.shape[2:], size, strict=True)]
+        mapped = self.transfer(F.adaptive_avg_pool2d(student, smaller))
+        return mapped, self.classifier(mapped.mean((2, 3)))
+
+
+def reused_case(name, channels, factor, classes, side, size, training, authors, compared):
+    student, teacher = channels
+    module = fill(Reused(student, teacher, factor, classes), name).train(training)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    feature = torch.tensor(bell(f"connectors/{name}/student", (3, student, *side), 1.0)).requires_grad_()
+    smaller = [min(sides) for sides in zip(side, size, strict=True)]
+    hint = torch.tensor(bell(f"connectors/{name}/teacher", (3, teacher, *smaller), 1.0))
+
+    def loss(mapped, logits):
+        return F.mse_loss(mapped, hint) + logits.pow(2).mean()
+
+    outputs = module(feature, size)
+    value = loss(*outputs)
+    weights = dict(module.transfer.named_parameters())
+    slopes = torch.autograd.grad(value, [feature, *weights.values()])
+    if side[0] == side[1] and size[0] == size[1]:
+        try:
+            theirs = authors.load("SimKD", "models/util.py", "SimKD")["SimKD"](s_n=student, t_n=teacher, factor=factor)
+            theirs.transfer.load_state_dict({k[9:]: v for k, v in before.items() if k.startswith("transfer.")})
+            theirs = theirs.double().train(training)
+            mapped, _, logits = theirs(feature, torch.zeros(3, teacher, *size).double(), module.classifier)
+            own = torch.autograd.grad(loss(mapped, logits), [feature, *theirs.transfer.parameters()])
+            apart = [difference(a, b) for a, b in zip([*outputs, *slopes], [mapped, logits, *own], strict=True)]
+            assert max(apart) < 1e-12, f"{name}: {apart}"
+            compared.append(name)
+        except Missing:
+            pass
+    return {
+        "name": name,
+        "training": training,
+        "student_channels": student,
+        "teacher_channels": teacher,
+        "factor": factor,
+        "size": list(size),
+        "weights": {key: array(value) for key, value in before.items() if not key.endswith("num_batches_tracked")},
+        "student": array(feature),
+        "teacher": array(hint),
+        "feature": array(outputs[0]),
+        "logits": array(outputs[1]),
+        "student_grad": array(slopes[0]),
+        "weight_grad": {f"transfer.{key}": array(slope) for key, slope in zip(weights, slopes[1:], strict=True)},
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference-dir", help="folder with checkouts of the authors' code (README.md lists them)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    authors, compared = Authors(arguments.reference_dir), []
+    authors, compared, reused_compared = Authors(arguments.reference_dir), [], []
     square = [(6, 6), (3, 3), (1, 1)]
     other = [(6, 6), (4, 4), (2, 2)], [(5, 5), (2, 2), (3, 3)]
     wide = [(6, 4), (3, 2)]
@@ -199,13 +262,24 @@ def main():
         review_case("not_square", [2, 2], 2, [3, 2], wide, wide, True, authors, compared),
     ]
     conv = [conv_case("conv", 3, 4, 1, True), conv_case("conv_stride_2", 3, 4, 2, False)]
+    reused = [
+        reused_case("reused", (3, 6), 2, 5, (4, 4), (4, 4), True, authors, reused_compared),
+        reused_case("reused_inference", (3, 6), 3, 4, (3, 3), (5, 5), False, authors, reused_compared),
+        reused_case("reused_larger_student", (2, 4), 2, 3, (6, 6), (3, 3), True, authors, reused_compared),
+        # The authors' code knows squares only.
+        reused_case("reused_not_square", (2, 4), 1, 3, (5, 3), (3, 4), True, authors, reused_compared),
+    ]
     reference = f"PyTorch {torch.__version__.split('+')[0]} in float64"
     if compared:
         source = f"ReviewKD@{COMMITS['ReviewKD'][:12]} ABF, ReviewKD.forward"
         reference += f"; {source}: {', '.join(compared)}, values and gradients within 1e-12"
+    if reused_compared:
+        source = f"SimKD@{COMMITS['SimKD'][:12]} SimKD"
+        reference += f"; {source}: {', '.join(reused_compared)}, values and gradients within 1e-12"
     print(reference)
-    lines = [",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) for cases in (review, conv)]
-    text = f'{{"reference": {json.dumps(reference)},\n"review": [\n{lines[0]}\n],\n"conv": [\n{lines[1]}\n]}}\n'
+    lines = [",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) for cases in (review, conv, reused)]
+    review, conv, reused = (f"[\n{cases}\n]" for cases in lines)
+    text = f'{{"reference": {json.dumps(reference)},\n"review": {review},\n"conv": {conv},\n"reused": {reused}}}\n'
     (Path(__file__).parent / "connectors.json").write_text(text)
 
 

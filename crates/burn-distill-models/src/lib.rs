@@ -10,7 +10,8 @@
 //! | the average of the student's own past (Mean Teacher) | [`MeanTeacher`] |
 //! | none: the same student on labels alone | [`NoTeacher`] |
 //! | the previous generation (born-again) | [`Frozen::new`] on the trained student |
-//! | a student feature in the teacher's shape | [`LinearConnector`], [`ConvConnector`], [`MlpConnector`], [`ReviewConnector`] |
+//! | a student feature in the teacher's shape | [`LinearConnector`], [`ConvConnector`], [`MlpConnector`], [`BottleneckConnector`], [`ReviewConnector`] |
+//! | the teacher's own classifier at the end of a student (SimKD) | [`ReusedClassifier`] |
 //! | a run that resumes to the same numbers | [`SeededLoader`] |
 //!
 //! A model becomes a student by one method, generic over the batch it reads:
@@ -42,13 +43,15 @@ mod loader;
 mod mean_teacher;
 mod no_teacher;
 mod parameters;
+mod reused;
 mod seed;
 mod several;
 mod student;
 
 pub use connector::{
-    AttentionFusion, AttentionFusionConfig, ConvConnector, ConvConnectorConfig, LinearConnector, LinearConnectorConfig,
-    MlpConnector, MlpConnectorConfig, ReviewConnector, ReviewConnectorConfig,
+    AttentionFusion, AttentionFusionConfig, BottleneckConnector, BottleneckConnectorConfig, ConvConnector,
+    ConvConnectorConfig, LinearConnector, LinearConnectorConfig, MlpConnector, MlpConnectorConfig, ReviewConnector,
+    ReviewConnectorConfig,
 };
 pub use ensemble::{Ensemble, EnsembleMean, EnsembleOutput};
 pub use error::ModelError;
@@ -58,5 +61,6 @@ pub use loader::{Seeded, SeededLoader, SeededLoaderConfig};
 pub use mean_teacher::MeanTeacher;
 pub use no_teacher::NoTeacher;
 pub use parameters::{parameter_count, weight_bytes};
+pub use reused::{ReusedClassifier, ReusedOutput};
 pub use seed::{mix_seed, rng_from_seed};
 pub use student::{Student, Teacher};

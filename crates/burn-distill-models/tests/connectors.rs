@@ -5,13 +5,13 @@
 use std::{collections::BTreeMap, path::Path};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::nn::Linear;
+use burn::nn::{Linear, LinearConfig};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
-use burn_distill_losses::{HintLossConfig, ReviewKdLossConfig};
+use burn_distill_losses::{HintLossConfig, ReviewKdLossConfig, SimKdLossConfig};
 use burn_distill_models::{
-    AttentionFusionConfig, ConvConnectorConfig, LinearConnectorConfig, MlpConnectorConfig, ReviewConnector,
-    ReviewConnectorConfig,
+    AttentionFusionConfig, BottleneckConnectorConfig, ConvConnectorConfig, LinearConnectorConfig, MlpConnectorConfig,
+    ReusedClassifier, ReviewConnector, ReviewConnectorConfig,
 };
 use serde::Deserialize;
 
@@ -22,6 +22,7 @@ const RELATIVE: f64 = 1e-5;
 struct Golden {
     review: Vec<Review>,
     conv: Vec<Conv>,
+    reused: Vec<Reused>,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +57,47 @@ struct Conv {
     loss: f64,
     student_grad: Array,
     weight_grad: BTreeMap<String, Array>,
+}
+
+#[derive(Deserialize)]
+struct Reused {
+    name: String,
+    training: bool,
+    student_channels: usize,
+    teacher_channels: usize,
+    factor: usize,
+    size: [usize; 2],
+    weights: BTreeMap<String, Array>,
+    student: Array,
+    teacher: Array,
+    feature: Array,
+    logits: Array,
+    student_grad: Array,
+    weight_grad: BTreeMap<String, Array>,
+}
+
+impl Reused {
+    /// A head with fresh weights.
+    fn head(&self, device: &Device) -> ReusedClassifier {
+        let config = BottleneckConnectorConfig::new(self.student_channels, self.teacher_channels);
+        let classifier = LinearConfig::new(self.teacher_channels, self.logits.shape[1]).init(device);
+        ReusedClassifier::new(config.with_factor(self.factor).init(device).unwrap(), classifier).unwrap()
+    }
+
+    /// PyTorch's weights; Burn's linear layer has them the other way round.
+    fn weights(&self) -> BTreeMap<String, Array> {
+        let turned = |(name, array): (&String, &Array)| {
+            let array = match (name.as_str(), &array.shape[..]) {
+                ("classifier.weight", &[outputs, inputs]) => {
+                    let data = (0..inputs * outputs).map(|i| array.data[i % outputs * inputs + i / outputs]).collect();
+                    Array { shape: vec![inputs, outputs], data }
+                }
+                _ => Array { shape: array.shape.clone(), data: array.data.clone() },
+            };
+            (name.clone(), array)
+        };
+        self.weights.iter().map(turned).collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -99,6 +141,14 @@ fn conv_name(path: &[String]) -> String {
         "norm" => format!("1.{}", torch_field(field)),
         other => panic!("{other}"),
     }
+}
+
+fn reused_name(path: &[String]) -> String {
+    let [_, rest @ ..] = path else { panic!("{path:?}") };
+    let [layer, field] = rest else { return format!("classifier.{}", rest[0]) };
+    let layers = ["reduce", "reduce_norm", "", "mix", "mix_norm", "", "expand", "expand_norm"];
+    let index = layers.iter().position(|known| known == layer).unwrap_or_else(|| panic!("{layer}"));
+    format!("transfer.{index}.{}", torch_field(field))
 }
 
 fn torch_name(layer: &str, field: &str, reduce: &str, expand: &str) -> String {
@@ -294,6 +344,58 @@ fn conv_connector_agrees_with_pytorch() {
 }
 
 #[test]
+fn reused_classifier_agrees_with_pytorch_and_the_authors() {
+    let device = Device::flex().autodiff();
+    let cases = golden().reused;
+    assert!(cases.iter().any(|case| case.training) && cases.iter().any(|case| !case.training));
+    for case in &cases {
+        let head = load(case.head(&device), &case.weights(), reused_name);
+        if !case.training {
+            let output = head.valid().forward(case.student.tensor(&device.clone().inner()), case.size);
+            case.feature.assert_near(&case.name, &output.feature);
+            case.logits.assert_near(&case.name, &output.logits);
+            continue;
+        }
+        let student = case.student.tensor::<4>(&device).require_grad();
+        let output = head.forward(student.clone(), case.size);
+        case.feature.assert_near(&case.name, &output.feature);
+        case.logits.assert_near(&case.name, &output.logits);
+        let loss = SimKdLossConfig::new().init().unwrap().forward(output.feature, case.teacher.tensor(&device));
+        let mut gradients = (loss + output.logits.square().mean()).backward();
+        case.student_grad.assert_near(&case.name, &student.grad_remove(&mut gradients).unwrap());
+        let gradients = GradientsParams::from_grads(gradients, &head);
+        // The projector's and nothing else: the teacher's classifier gets none.
+        assert_eq!(gradients.len(), case.weight_grad.len(), "{}", case.name);
+        compare(&case.name, &head, &case.weight_grad, Some(&gradients), reused_name);
+    }
+}
+
+#[test]
+fn a_reused_classifier_stays_frozen_and_is_saved() {
+    let device = Device::flex().autodiff();
+    let case = &golden().reused[0];
+    let (head, other) = (case.head(&device), case.head(&device));
+    let student = case.student.tensor::<4>(&device);
+    // As a trainer switches between training and validation.
+    let head = head.valid().train();
+    let gradients = head.forward(student.clone(), case.size).logits.sum().backward();
+    assert_eq!(GradientsParams::from_grads(gradients, &head).len(), case.weight_grad.len());
+    let logits = |head: &ReusedClassifier| head.valid().forward(student.clone().inner(), case.size).logits.into_data();
+    assert_ne!(logits(&other), logits(&head));
+    assert_eq!(logits(&other.load_record(head.clone().into_record())), logits(&head));
+}
+
+#[test]
+fn a_reused_classifier_reads_the_projectors_channels() {
+    let device = Device::flex();
+    let error = BottleneckConnectorConfig::new(4, 8).with_factor(9).init(&device).unwrap_err();
+    assert_eq!(error.to_string(), "`factor` must be in [1, teacher_channels], got 9 with 8 channels");
+    let projector = BottleneckConnectorConfig::new(4, 8).init(&device).unwrap();
+    let error = ReusedClassifier::new(projector, LinearConfig::new(6, 10).init(&device)).unwrap_err();
+    assert_eq!(error.to_string(), "`classifier` must be as wide as the projector's channels, got 6 for 8 channels");
+}
+
+#[test]
 fn fusion_starts_as_the_authors_start_it() {
     let device = Device::flex();
     device.seed(1);
@@ -387,6 +489,8 @@ fn connectors_are_saved_and_read_back() {
     check(mlp(), mlp(), |c| c.forward(flat.clone()).into_data());
     let conv = || ConvConnectorConfig::new(4, 6).init(&device);
     check(conv(), conv(), |c| c.forward(image.clone()).into_data());
+    let bottleneck = || BottleneckConnectorConfig::new(4, 6).init(&device).unwrap();
+    check(bottleneck(), bottleneck(), |c| c.forward(image.clone(), [6, 6]).into_data());
     let review = || -> ReviewConnector<2> {
         ReviewConnectorConfig::new(vec![4, 8], vec![6, 5]).with_mid_channels(3).init(&device).unwrap()
     };

@@ -2,11 +2,13 @@
 //! learned parts of an objective: optimised, saved and resumed with it, and dropped from the exported student.
 
 mod attention;
+mod bottleneck;
 mod conv;
 mod linear;
 mod mlp;
 
 pub use attention::{AttentionFusion, AttentionFusionConfig, ReviewConnector, ReviewConnectorConfig};
+pub use bottleneck::{BottleneckConnector, BottleneckConnectorConfig};
 pub use conv::{ConvConnector, ConvConnectorConfig};
 pub use linear::{LinearConnector, LinearConnectorConfig};
 pub use mlp::{MlpConnector, MlpConnectorConfig};
