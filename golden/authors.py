@@ -26,6 +26,8 @@ COMMITS = {
     "RKD": "0a6c3c0c190722d428322bf71703c0ae86c25242",
     "ReviewKD": "cede6ea6387ae9b6127de0e561507177bf19c11e",
     "attention-transfer": "893df5488f93691799f082a70e2521a9dc2ddf2d",
+    "TextBrewer": "2c105fa664bbc10669cd2888bd846d2c9b8afca8",
+    "llm-recipes": "ab6e79800d28a1820348d72fc43ad964bb51ac29",
     "distillm": "d47e77ff9d27721783b32213be38c1204230cc0a",
     "DSKD": "077337ac989045ccf11a6dd927418e3cf4f40971",
     "LLM_KD_AKL": "ff278be603df44b10afc07da3c7962ec8218aca7",
@@ -34,7 +36,6 @@ COMMITS = {
     "torchtune": "bd2a0fc7c31430972728494fa01aaeeb0ebf1ba1",
     "Liger-Kernel": "ead96b618e5c67bddc6a6e9bcb99bfe6b5ab661c",
     "axolotl": "067b021c8b87a9e5e380b9173c704cf7340e30f5",
-    "TextBrewer": "2c105fa664bbc10669cd2888bd846d2c9b8afca8",
     "Model-Optimizer": "a2fbac7bad8ab446d3f8783dadb0c3366eb0ad73",
     "easydistill": "acbe49b5d9b16b3beb874528056e11dfdfac6d1c",
     "ICKD": "403b8d3d7c3aaa429e4708870d2be1d4daf92f07",
@@ -47,12 +48,14 @@ COMMITS = {
 @contextmanager
 def in_float64():
     """While it lasts, code that asks for float32 computes in float64, so that it can be compared to 1e-9."""
-    kept = torch.float32, torch.Tensor.float
+    kept, default = (torch.float32, torch.Tensor.float), torch.get_default_dtype()
     torch.float32, torch.Tensor.float = torch.float64, torch.Tensor.double
+    torch.set_default_dtype(torch.float64)
     try:
         yield
     finally:
         torch.float32, torch.Tensor.float = kept
+        torch.set_default_dtype(default)
 
 
 class Missing(Exception):
