@@ -11,6 +11,9 @@ use criterion::{Criterion, criterion_group, criterion_main};
 /// Rows and classes: CIFAR-100, ImageNet, a language model.
 const SIZES: [[usize; 2]; 3] = [[128, 100], [128, 1000], [1024, 32000]];
 
+/// Samples, tokens, width and classes of a small language model.
+const TEXT: [usize; 4] = [4, 64, 384, 8192];
+
 fn random<const D: usize>(shape: [usize; D], scale: f64, device: &Device) -> Tensor<D> {
     Tensor::random(shape, Distribution::Normal(0.0, scale), device)
 }
@@ -35,6 +38,26 @@ struct Features {
 struct Pairs {
     student: ClipEmbeddings,
     teacher: ClipEmbeddings,
+}
+
+/// Hidden states, attention, logits and output heads of two language models on the same text, written by two tokenizers.
+struct Text {
+    hidden: Tensor<3>,
+    teacher_hidden: Tensor<3>,
+    scores: Tensor<4>,
+    teacher_scores: Tensor<4>,
+    student: EmbeddedSpace,
+    teacher: EmbeddedSpace,
+    targets: Tensor<2, Int>,
+    sampled: SampledLogits,
+    groups: Vec<Vec<TokenGroup>>,
+}
+
+impl Text {
+    /// The student's logits and the tokens of the text.
+    fn tokens(&self, of: &EmbeddedSpace) -> TokenLogits {
+        TokenLogits { logits: of.output.logits.clone(), ids: self.targets.clone() }
+    }
 }
 
 /// A name and the loss of its inputs; what is built once is built outside.
@@ -137,6 +160,45 @@ fn cross_modal_losses(device: &Device) -> Result<Vec<Row<Pairs>>, ConfigError> {
     ])
 }
 
+fn sequence_losses(device: &Device) -> Result<Vec<Row<Text>>, ConfigError> {
+    let [_, _, width, classes] = TEXT;
+    // Every second token of one vocabulary is in the other.
+    let pairs = (0..classes).step_by(2).map(|id| (id, id)).collect();
+    let map = VocabularyMap::new(pairs, classes, classes).expect("ids below the size, each once");
+    Ok(vec![
+        row!("hidden_mse", HiddenMseLossConfig::new().init()?, |f, x| {
+            f.forward(x.hidden.clone(), x.teacher_hidden.clone(), None)
+        }),
+        row!("hidden_cosine", HiddenCosineLossConfig::new().init()?, |f, x| {
+            f.forward(x.hidden.clone(), x.teacher_hidden.clone(), None)
+        }),
+        row!("attention_mse", AttentionMseLossConfig::new().init()?, |f, x| {
+            f.forward(x.scores.clone(), x.teacher_scores.clone(), None)
+        }),
+        row!("attention_kl", AttentionKlLossConfig::new().init()?, |f, x| {
+            f.forward(x.scores.clone(), x.teacher_scores.clone(), None)
+        }),
+        row!("minilm", MiniLmLossConfig::new(12).init()?, |f, x| {
+            f.forward(x.hidden.clone(), x.teacher_hidden.clone(), None)
+        }),
+        row!("random_kd", RandomKdLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.output.logits.clone(), x.sampled.clone(), None)
+        }),
+        row!("uld", UldLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.output.logits.clone(), x.teacher.output.logits.clone(), None)
+        }),
+        row!("gold", GoldLossConfig::new().init(map)?, |f, x| {
+            f.forward(x.tokens(&x.student), x.tokens(&x.teacher), &x.groups)
+        }),
+        row!("dskd", DskdLossConfig::new(width, width).init(device)?, |f, x| {
+            f.forward(x.student.output.clone(), x.teacher.output.clone(), x.targets.clone(), None)
+        }),
+        row!("dskd_cma", DskdCmaLossConfig::new(width, width).init(device)?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone())
+        }),
+    ])
+}
+
 /// Forward and backward of `loss`, waited for.
 fn step(loss: Tensor<1>) {
     let device = loss.device();
@@ -212,10 +274,59 @@ fn cross_modal(criterion: &mut Criterion) -> Result<(), ConfigError> {
     Ok(())
 }
 
+fn sequences(criterion: &mut Criterion) -> Result<(), ConfigError> {
+    let device = Device::flex();
+    device.seed(0);
+    let [batch, tokens, width, classes] = TEXT;
+    let space = || EmbeddedSpace {
+        output: OutputSpace {
+            hidden: random([batch, tokens, width], 1.0, &device),
+            logits: random([batch, tokens, classes], 2.0, &device),
+            head: random([width, classes], 0.05, &device),
+        },
+        inputs: random([batch, tokens, width], 1.0, &device),
+        targets: random([batch, tokens, width], 1.0, &device),
+        mask: None,
+    };
+    let (student, teacher) = (space(), space());
+    let scores = [(); 2].map(|()| random::<4>([batch, 12, tokens, tokens], 1.0, &device));
+    let logits = teacher.output.logits.clone().flatten::<2>(0, 1);
+    let sampled = SampledLogits::draw(logits, 50, 1.0, 1.0, 0).expect("the settings are in range");
+    let targets = Tensor::<1, Int>::arange(0..(batch * tokens) as i64, &device).reshape([batch, tokens]);
+    // Pairs of the teacher's tokens end where triples of the student's do.
+    let group = |at: usize| TokenGroup { student: 3 * at..3 * at + 3, teacher: 2 * at..2 * at + 2 };
+    let groups = vec![(0..tokens / 3).map(group).collect(); batch];
+    let leaf = |tensor: &Tensor<3>| tensor.clone().autodiff().require_grad();
+    let inputs = || Text {
+        hidden: leaf(&student.output.hidden),
+        teacher_hidden: teacher.output.hidden.clone(),
+        scores: scores[0].clone().autodiff().require_grad(),
+        teacher_scores: scores[1].clone(),
+        student: EmbeddedSpace {
+            output: OutputSpace {
+                hidden: leaf(&student.output.hidden),
+                logits: leaf(&student.output.logits),
+                head: student.output.head.clone(),
+            },
+            ..student.clone()
+        },
+        teacher: teacher.clone(),
+        targets: targets.clone(),
+        sampled: sampled.clone(),
+        groups: groups.clone(),
+    };
+    for (name, loss) in sequence_losses(&device.clone().autodiff())? {
+        let id = format!("{name}/fwd_bwd/batch{batch}_tokens{tokens}_width{width}_vocab{classes}");
+        criterion.bench_function(&id, |bencher| bencher.iter(|| step(loss(&inputs()))));
+    }
+    Ok(())
+}
+
 fn losses(criterion: &mut Criterion) {
     logits(criterion).expect("the configurations are in range");
     features(criterion).expect("the configurations are in range");
     cross_modal(criterion).expect("the configurations are in range");
+    sequences(criterion).expect("the configurations are in range");
 }
 
 criterion_group! {

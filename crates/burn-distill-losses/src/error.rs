@@ -85,7 +85,42 @@ pub enum LossError {
         /// Values given.
         given: usize,
     },
-    /// The temperature of a sparse teacher is out of its range.
+    /// The indices of a sampled teacher differ in shape from its log-probabilities or its weights.
+    #[error("`indices` have shape {indices:?} and `{part}` {given:?}; both must be [rows, draws]")]
+    SampledShape {
+        /// What differs: `log_probs` or `weights`.
+        part: &'static str,
+        /// Shape of the indices.
+        indices: [usize; 2],
+        /// Shape of the part.
+        given: [usize; 2],
+    },
+    /// The ends of a text's tokens are not in order.
+    #[error(
+        "token {position} of the {side} ends at byte {end}, before token {}, which ends at {before}",
+        position - 1
+    )]
+    TokenEnds {
+        /// `student` or `teacher`.
+        side: &'static str,
+        /// Position of the token that ends too early.
+        position: usize,
+        /// Where it ends.
+        end: usize,
+        /// Where the token before it ends.
+        before: usize,
+    },
+    /// A token of a vocabulary map is outside its vocabulary or matched twice.
+    #[error("{side} token {id} must be below the vocabulary's size {size} and in one pair only")]
+    MatchedToken {
+        /// `student` or `teacher`.
+        side: &'static str,
+        /// Id of the token.
+        id: usize,
+        /// Size of the vocabulary.
+        size: usize,
+    },
+    /// A setting of a sparse or sampled teacher is out of its range.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }

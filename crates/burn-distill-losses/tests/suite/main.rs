@@ -10,6 +10,7 @@ mod gradients;
 mod inputs;
 mod other;
 mod properties;
+mod sequences;
 mod sparse;
 mod table;
 mod vocabulary;

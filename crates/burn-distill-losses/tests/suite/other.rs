@@ -128,6 +128,10 @@ impl Inputs {
         self.leaves.contains_key(name)
     }
 
+    pub(crate) fn rank(&self, name: &str) -> usize {
+        self.leaf(name).1.shape.len()
+    }
+
     /// The shape of an input, of rank D.
     pub(crate) fn dims<const D: usize>(&self, name: &str) -> [usize; D] {
         let shape = &self.leaf(name).1.shape;

@@ -7,8 +7,8 @@
 //! 2. `src/lib.rs`: `mod <name>;`. `src/catalogue.rs`: its row, which re-exports the types.
 //! 3. Here: its row, by `logit_loss!` in [`logit_losses`] (its arguments, in the order of `forward`, are fields of
 //!    [`Logits`]), by `feature_loss!` in [`feature_losses`] (student and teacher features), or by hand in
-//!    [`other_losses`], with inputs of any names and ranks. A loss with a temperature joins the list of
-//!    `at_temperature_is_the_loss_configured_with_it`.
+//!    [`sample_losses`] or, if its rows are tokens, `sequences.rs`, with inputs of any names and ranks. A loss with a
+//!    temperature joins the list of `at_temperature_is_the_loss_configured_with_it`.
 //! 4. `golden/losses/<name>.py`: cases, the loss from its paper, the authors' code; then
 //!    `golden/losses.py --only <name>` writes the `.json` beside it. The suite fails without the file.
 //! 5. `benches/benches/losses.rs`: its row.
@@ -20,7 +20,10 @@ use burn::{
 use burn_distill_losses::*;
 use serde_json::Value;
 
-use crate::other::{Inputs, Named, Outcome};
+use crate::{
+    other::{Inputs, Named, Outcome},
+    sequences::sequence_losses,
+};
 
 /// What a logit loss may be given.
 pub(crate) struct Logits<const D: usize> {
@@ -100,7 +103,7 @@ pub(crate) struct OtherLoss {
 
 impl OtherLoss {
     /// What most are; rows of the table say where they differ.
-    const DISTANCE: Self = Self {
+    pub(crate) const DISTANCE: Self = Self {
         name: "",
         settings: &["{}"],
         inputs: |_, _| unreachable!(),
@@ -133,7 +136,7 @@ pub(crate) struct FeatureLoss {
 }
 
 /// `default` with the fields that `settings` names.
-fn configured<C: Config>(default: C, settings: &Value) -> C {
+pub(crate) fn configured<C: Config>(default: C, settings: &Value) -> C {
     let mut fields = serde_json::to_value(&default).unwrap();
     for (name, value) in settings.as_object().unwrap() {
         *fields.get_mut(name).unwrap_or_else(|| panic!("the config has no field `{name}`")) = value.clone();
@@ -142,7 +145,7 @@ fn configured<C: Config>(default: C, settings: &Value) -> C {
 }
 
 /// Writes the config as JSON, reads it back and compares; the loss it makes can go to another thread.
-fn round_trip<C: Config, L: Send + Sync, E>(config: C, init: fn(&C) -> Result<L, E>) {
+pub(crate) fn round_trip<C: Config, L: Send + Sync, E>(config: C, init: fn(&C) -> Result<L, E>) {
     let json = serde_json::to_value(&config).unwrap();
     let read: C = serde_json::from_str(&json.to_string()).unwrap();
     assert_eq!(serde_json::to_value(&read).unwrap(), json);
@@ -302,6 +305,11 @@ fn one_stage(seed: u64, batch: usize) -> Named {
 }
 
 pub(crate) fn other_losses() -> Vec<OtherLoss> {
+    sample_losses().into_iter().chain(sequence_losses()).collect()
+}
+
+/// Losses with a row for each sample.
+fn sample_losses() -> Vec<OtherLoss> {
     vec![
         OtherLoss {
             name: "multi_teacher_kd",
