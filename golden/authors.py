@@ -42,6 +42,7 @@ COMMITS = {
     "overhaul-distillation": "76344a84a7ce23c894f41a2e05b866c9b73fd85a",
     "KD_SRRL": "d2e802f5f57efd4f5bc6326a697b48236008a5b6",
     "SimKD": "2b389c31ed7779aea31e7aaf0bb0f2d8b6ac2f01",
+    "cls_KD": "1e5d48f36957ee460d39d7ebc592c6cc7f8f3d66",
 }
 
 
@@ -78,7 +79,8 @@ class Authors:
                 print(f"  {repository}: no checkout given, comparison skipped")
             raise Missing(repository)
         self._check_commit(repository)
-        warnings.filterwarnings("ignore", message=".*size_average.*|.*reduction='elementwise_mean'.*")
+        old = ".*size_average.*|.*reduction='elementwise_mean'.*|.*Implicit dimension choice.*|.*'mean' divides the total.*"
+        warnings.filterwarnings("ignore", message=old)
         scope = {"torch": torch, "nn": nn, "F": F, "math": math, **given}
         found = {}
         for node in ast.walk(ast.parse(source.read_text())):

@@ -96,6 +96,9 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
             f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
         }),
         row!("dist", DistLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
+        row!("nkd", NkdLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
+        }),
     ])
 }
 

@@ -10,6 +10,7 @@ use crate::{
 
 /// Student and teacher logits over the same columns, `[rows, width]`: `log_softmax(logits / temperature)` of both
 /// are the distributions that a loss at `temperature` compares.
+#[derive(Clone)]
 pub(crate) struct Aligned {
     pub(crate) student: Tensor<2>,
     pub(crate) teacher: Tensor<2>,
@@ -17,6 +18,7 @@ pub(crate) struct Aligned {
 }
 
 /// What the columns stand for.
+#[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "one lives at a time: tensor handles, moved once per step")]
 enum Columns {
     /// Column j is class j.
@@ -126,12 +128,13 @@ impl Aligned {
     /// Log-probabilities of student and teacher at `temperature`, each `[rows, width]`; without the tail's column if it
     /// is to be dropped.
     pub(crate) fn log_probs(self, temperature: f64) -> (Tensor<2>, Tensor<2>) {
+        self.log_probs_by(|logits| log_softmax(logits, temperature))
+    }
+
+    /// [`Aligned::log_probs`] by another softmax.
+    pub(crate) fn log_probs_by(self, log_softmax: impl Fn(Tensor<2>) -> Tensor<2>) -> (Tensor<2>, Tensor<2>) {
         let width = self.terms();
-        let [student, teacher] = [self.student, self.teacher];
-        (
-            first_columns(log_softmax(student, temperature), width),
-            first_columns(log_softmax(teacher, temperature), width),
-        )
+        (first_columns(log_softmax(self.student), width), first_columns(log_softmax(self.teacher), width))
     }
 
     /// [`Aligned::log_probs`] with the teacher's probabilities beside their logarithms.

@@ -120,15 +120,15 @@ impl DkdLoss {
 tempered_loss!(DkdLoss, targets: E);
 
 /// The two distributions that the log-probabilities `[rows, width]` of one side factor into.
-struct Decoupled {
+pub(crate) struct Decoupled {
     /// `[ln p_t, ln (1 - p_t)]`, `[rows, 2]`.
     target_or_not: Tensor<2>,
     /// `ln (p_c / (1 - p_t))`, `[rows, width]`; the target has probability 0.
-    among_others: Tensor<2>,
+    pub(crate) among_others: Tensor<2>,
 }
 
 impl Decoupled {
-    fn new(log_probs: Tensor<2>, target: &Tensor<2, Bool>) -> Self {
+    pub(crate) fn new(log_probs: Tensor<2>, target: &Tensor<2, Bool>) -> Self {
         let absent = target.clone().any_dim(1).bool_not();
         let of_target = log_probs.clone().mask_fill(target.clone().bool_not(), 0.0).sum_dim(1);
         let others = log_probs.mask_fill(target.clone(), FLOOR);
@@ -145,7 +145,7 @@ impl Decoupled {
     }
 
     /// The rows in which every class but the target has probability 0, `[rows]`: they say nothing of the others.
-    fn nothing_else(&self) -> Tensor<1, Bool> {
+    pub(crate) fn nothing_else(&self) -> Tensor<1, Bool> {
         let of_others = self.target_or_not.clone().narrow(1, 1, 1).squeeze_dim::<1>(1);
         of_others.lower_elem(FLOOR / 2.0)
     }

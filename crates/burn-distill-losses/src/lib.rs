@@ -84,6 +84,7 @@ mod learned;
 mod mask;
 mod minilm;
 mod multi_teacher_kd;
+mod nkd;
 mod norm;
 mod nst;
 mod ofd;

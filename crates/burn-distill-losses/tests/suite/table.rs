@@ -231,6 +231,10 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             zero_at_equality: false,
             row_by_row: false,
         }),
+        logit_loss!("nkd", NkdLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {
+            settings: &["{}", r#"{"gamma": 3.5, "temperature": 3.0}"#],
+            zero_at_equality: false,
+        }),
     ]
 }
 
@@ -548,4 +552,5 @@ fn at_temperature_is_the_loss_configured_with_it() {
     check!(AklLossConfig, student, teacher);
     check!(DkdLossConfig, student, teacher, targets);
     check!(DistLossConfig, student, teacher);
+    check!(NkdLossConfig, student, teacher, targets);
 }
