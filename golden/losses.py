@@ -8,6 +8,8 @@ A loss's file holds
     authors(authors, config, inputs) -> [(repository, what, value)], optional: the authors' own code
     PER_SAMPLE, optional: what a sample's value is, where it is not a row's
     KINKS, optional: cases at a point where the loss has no slope, so that no central difference is taken
+    surrogate(config, inputs) -> loss, optional: where the gradient is not the slope of the value (weights that are
+        constants to it, a gradient that is reversed), a loss of which it is, at these inputs
 Inputs named `student..` and `parameter..` (learned weights) get gradients.
 """
 
@@ -117,7 +119,10 @@ def run(name, authors):
         value, per_sample = loss(config, inputs)
         grad = gradients(value, inputs)
         assert all(torch.isfinite(t).all() for t in [value, per_sample, *grad.values()]), case
-        slope = 0.0 if case in getattr(module, "KINKS", ()) else slope_difference(loss, config, inputs, grad)
+        smooth = case not in getattr(module, "KINKS", ())
+        here = {name: tensor.detach() for name, tensor in inputs.items()}
+        sloping = module.surrogate(config, here) if hasattr(module, "surrogate") else loss
+        slope = slope_difference(sloping, config, inputs, grad) if smooth else 0.0
         assert slope < 1e-5, f"{name}/{case}: gradient and central difference are {slope:.1e} apart"
         against(module, case, (authors, config, inputs), (value, grad), compared, notes)
         single = tensors(raw, torch.float32)

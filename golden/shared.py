@@ -5,6 +5,9 @@ temperature squared, mean over unmasked rows. `F.kl_div(log q, log p, log_target
 p * (log p - log q).
 """
 
+from contextlib import contextmanager
+from unittest.mock import patch
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -105,6 +108,13 @@ def kept(inputs, *names):
     mask = inputs.get("mask")
     keep = slice(None) if mask is None else mask.flatten()
     return [(inputs[n].flatten(0, -2) if inputs[n].is_floating_point() else inputs[n].flatten())[keep] for n in names]
+
+
+@contextmanager
+def on_cpu():
+    """For code that calls `.cuda()` whatever the machine has: there it gives the tensor itself."""
+    with patch.object(torch.Tensor, "cuda", lambda tensor, *_: tensor):
+        yield
 
 
 def trl_jsd(authors, config, inputs):

@@ -99,6 +99,9 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
         row!("nkd", NkdLossConfig::new().init()?, |f, x| {
             f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
         }),
+        row!("wsld", WsldLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
+        }),
     ])
 }
 

@@ -109,6 +109,7 @@ mod tvd;
 mod uld;
 mod vocabulary;
 mod vocabulary_map;
+mod wsld;
 
 pub use attention_mask::{AttentionMask, HeadPolicy};
 pub use catalogue::*;

@@ -235,6 +235,10 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             settings: &["{}", r#"{"gamma": 3.5, "temperature": 3.0}"#],
             zero_at_equality: false,
         }),
+        logit_loss!("wsld", WsldLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {
+            settings: &["{}", r#"{"temperature": 1.0}"#],
+            descends: false,
+        }),
     ]
 }
 
@@ -553,4 +557,5 @@ fn at_temperature_is_the_loss_configured_with_it() {
     check!(DkdLossConfig, student, teacher, targets);
     check!(DistLossConfig, student, teacher);
     check!(NkdLossConfig, student, teacher, targets);
+    check!(WsldLossConfig, student, teacher, targets);
 }
