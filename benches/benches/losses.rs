@@ -102,6 +102,9 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
         row!("wsld", WsldLossConfig::new().init()?, |f, x| {
             f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
         }),
+        row!("ofa", OfaLossConfig::new().with_gamma(1.5).init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
+        }),
     ])
 }
 

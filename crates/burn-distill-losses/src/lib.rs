@@ -87,6 +87,7 @@ mod multi_teacher_kd;
 mod nkd;
 mod norm;
 mod nst;
+mod ofa;
 mod ofd;
 mod pkt;
 mod pool;

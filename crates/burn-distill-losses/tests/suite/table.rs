@@ -239,6 +239,10 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             settings: &["{}", r#"{"temperature": 1.0}"#],
             descends: false,
         }),
+        logit_loss!("ofa", OfaLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {
+            settings: &["{}", r#"{"gamma": 1.5, "temperature": 2.0}"#, r#"{"gamma": 0.5}"#],
+            zero_at_equality: false,
+        }),
     ]
 }
 
@@ -558,4 +562,5 @@ fn at_temperature_is_the_loss_configured_with_it() {
     check!(DistLossConfig, student, teacher);
     check!(NkdLossConfig, student, teacher, targets);
     check!(WsldLossConfig, student, teacher, targets);
+    check!(OfaLossConfig, student, teacher, targets);
 }
