@@ -309,6 +309,15 @@ catalogue! {
         evidence: "between CNN, ViT and MLP, with exits at every stage: up to 8.0 points on CIFAR-100, 0.7 on ImageNet (the authors)",
         reference: "Hao 2023 (OFA-KD), arXiv 2310.19444",
     },
+    mlkd: [MlkdLoss, MlkdLossConfig] {
+        family: Family::Logits,
+        compares: "predictions, similarities of samples and of classes, at several temperatures",
+        needs: &[Need::TeacherLogits],
+        learns: "",
+        cost: "temperatures · rows² · classes",
+        evidence: "CIFAR-100, ResNet-56 to ResNet-20, with two views of each image: 72.19 against 70.66 for KD (logit-standardization-KD)",
+        reference: "Jin 2023, CVPR",
+    },
     hint: [HintLoss, HintLossConfig] {
         family: Family::Features,
         compares: "activations, element by element",

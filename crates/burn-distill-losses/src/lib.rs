@@ -83,6 +83,7 @@ mod kd;
 mod learned;
 mod mask;
 mod minilm;
+mod mlkd;
 mod multi_teacher_kd;
 mod nkd;
 mod norm;

@@ -243,6 +243,13 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             settings: &["{}", r#"{"gamma": 1.5, "temperature": 2.0}"#, r#"{"gamma": 0.5}"#],
             zero_at_equality: false,
         }),
+        logit_loss!("mlkd", MlkdLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &[
+                r#"{"temperatures": [1.0, 4.0]}"#,
+                r#"{"temperatures": [2.0], "instance_weight": 0.0, "batch_weight": 2.0, "class_weight": 0.5}"#,
+            ],
+            row_by_row: false,
+        }),
     ]
 }
 
