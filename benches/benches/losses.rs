@@ -106,6 +106,9 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
             f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
         }),
         row!("mlkd", MlkdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
+        row!("logit_mse", LogitMseLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone(), None)
+        }),
     ])
 }
 

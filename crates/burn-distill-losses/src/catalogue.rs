@@ -318,6 +318,15 @@ catalogue! {
         evidence: "CIFAR-100, ResNet-56 to ResNet-20, with two views of each image: 72.19 against 70.66 for KD (logit-standardization-KD)",
         reference: "Jin 2023, CVPR",
     },
+    logit_mse: [LogitMseLoss, LogitMseLossConfig] {
+        family: Family::Logits,
+        compares: "logits, squared difference",
+        needs: &[Need::DenseTeacherLogits],
+        learns: "",
+        cost: "rows · classes",
+        evidence: "better than KD on clean labels, worse than KD at a low temperature on noisy ones (Kim 2021)",
+        reference: "Ba 2014, arXiv 1312.6184; Kim 2021, arXiv 2105.08919",
+    },
     hint: [HintLoss, HintLossConfig] {
         family: Family::Features,
         compares: "activations, element by element",

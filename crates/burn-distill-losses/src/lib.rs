@@ -81,6 +81,7 @@ mod ickd;
 mod jsd;
 mod kd;
 mod learned;
+mod logit_mse;
 mod mask;
 mod minilm;
 mod mlkd;

@@ -109,7 +109,7 @@ fn one_class_stays_finite() {
         check_finite(student.clone(), SparseLogits::from_dense(teacher.clone(), 1, tail).unwrap());
     }
     each_logit_loss(|loss, settings| {
-        if loss.row_by_row {
+        if loss.row_by_row && loss.shift_invariant {
             let value = values(&(loss.rows)(settings, logits(student.clone(), teacher.clone())));
             // One class leaves nothing to say.
             crate::inputs::assert_close(loss.name, &value, &[0.0; 3], 0.0, 1e-6);

@@ -65,7 +65,7 @@ fn padding_equals_a_shorter_list() {
     let listed = log(Tensor::from_floats([[0.5, 0.2], [0.4, 0.3]], &device));
     for tail in [Tail::Bucket, Tail::Renormalise, Tail::Zero, Tail::Drop] {
         each_logit_loss(|loss, settings| {
-            if loss.teacher {
+            if loss.teacher && loss.sparse {
                 let value = |indices, log_probs| {
                     let teacher = SparseLogits::new(indices, log_probs, 6, 1.0, tail).unwrap();
                     let (targets, mask) = (targets(2, 6, &device), Mask::from(None));
@@ -96,7 +96,7 @@ fn masked_rows_may_hold_anything() {
             let log_probs = Tensor::<2>::from_floats([[-0.7, -1.2], [f32::NAN, f32::INFINITY]], &device);
             let teacher = SparseLogits::new(indices, log_probs, vocabulary, 1.0, tail).unwrap();
             each_logit_loss(|loss, settings| {
-                if loss.teacher {
+                if loss.teacher && loss.sparse {
                     let value = (loss.reduced)(
                         settings,
                         Logits {
@@ -124,7 +124,7 @@ fn a_mass_above_one_by_rounding_stays_finite() {
     let log_probs = Tensor::<2>::from_floats([[0.7f32.ln(), 0.300001f32.ln()]], &device);
     let teacher = SparseLogits::new(indices, log_probs, 4, 1.0, Tail::Bucket).unwrap();
     each_logit_loss(|loss, settings| {
-        if loss.teacher {
+        if loss.teacher && loss.sparse {
             let (targets, mask) = (targets(1, 4, &device), Mask::from(None));
             let inputs = Logits { student: student.clone(), teacher: teacher.clone().into(), targets, mask };
             let value = (loss.reduced)(settings, inputs);
@@ -142,7 +142,7 @@ fn a_row_without_a_listed_class_says_nothing_or_only_the_tail() {
     for tail in [Tail::Bucket, Tail::Renormalise] {
         let teacher = SparseLogits::new(ints(&[0, 0, 3, 1], [2, 2], &device), log_probs.clone(), 4, 1.0, tail).unwrap();
         each_logit_loss(|loss, settings| {
-            if loss.teacher {
+            if loss.teacher && loss.sparse {
                 let (targets, mask) = (targets(2, 4, &device), Mask::from(None));
                 let inputs = Logits { student: student.clone(), teacher: teacher.clone().into(), targets, mask };
                 let rows = (loss.rows)(settings, inputs);
@@ -170,7 +170,7 @@ fn repeated_classes_stay_finite() {
             let log_probs = crate::inputs::tensor(&log_probs, shape, burn::tensor::DType::F32, &device);
             let teacher = SparseLogits::new(ints(&indices, shape, &device), log_probs, 4, 1.0, tail).unwrap();
             each_logit_loss(|loss, settings| {
-                if loss.teacher {
+                if loss.teacher && loss.sparse {
                     let inputs = crate::inputs::logits(student.clone(), student.clone());
                     let value = (loss.reduced)(settings, Logits { teacher: teacher.clone().into(), ..inputs });
                     assert!(gradient(&value, &student).iter().all(|slope| slope.is_finite()), "{}", loss.name);

@@ -250,6 +250,11 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             ],
             row_by_row: false,
         }),
+        logit_loss!("logit_mse", LogitMseLossConfig, |x| (x.student, x.teacher, x.mask), {
+            settings: &["{}", r#"{"centred": true}"#],
+            shift_invariant: false,
+            sparse: false,
+        }),
     ]
 }
 
