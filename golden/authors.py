@@ -43,6 +43,7 @@ COMMITS = {
     "KD_SRRL": "d2e802f5f57efd4f5bc6326a697b48236008a5b6",
     "SimKD": "2b389c31ed7779aea31e7aaf0bb0f2d8b6ac2f01",
     "cls_KD": "1e5d48f36957ee460d39d7ebc592c6cc7f8f3d66",
+    "Teacher-free-Knowledge-Distillation": "d000ab378a409535a5f5f645b473e05e27529a02",
     "kd_data": "6aa18226e817d24a293522cf9863a512eb7c9f9e",
     "Multi-Level-Logit-Distillation": "5ee473fcf193dfb00a0598b64d0acfe6ad58a482",
     "OFAKD": "f7bb896cac9879040800bde08a8cc2057a904c52",

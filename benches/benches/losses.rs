@@ -109,6 +109,7 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
         row!("logit_mse", LogitMseLossConfig::new().init()?, |f, x| {
             f.forward(x.student.clone(), x.teacher.clone(), None)
         }),
+        row!("tf_kd", TfKdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.targets.clone(), None)),
     ])
 }
 

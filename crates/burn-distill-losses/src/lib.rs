@@ -107,6 +107,7 @@ mod sp;
 mod srrl;
 mod teacher_logits;
 mod tempered;
+mod tf_kd;
 mod token_alignment;
 mod tvd;
 mod uld;

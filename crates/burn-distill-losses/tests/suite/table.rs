@@ -255,6 +255,11 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             shift_invariant: false,
             sparse: false,
         }),
+        logit_loss!("tf_kd", TfKdLossConfig, |x| (x.student, x.targets, x.mask), {
+            settings: &["{}", r#"{"target_probability": 0.9, "teacher_temperature": 0.2}"#],
+            teacher: false,
+            zero_at_equality: false,
+        }),
     ]
 }
 
