@@ -110,6 +110,10 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
             f.forward(x.student.clone(), x.teacher.clone(), None)
         }),
         row!("tf_kd", TfKdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.targets.clone(), None)),
+        row!("curriculum_temperature", CurriculumTemperatureLossConfig::new(), |f, x| {
+            let loss = f.init(&x.student.device()).expect("the defaults are in range");
+            loss.forward(x.student.clone(), x.teacher.clone(), None)
+        }),
     ])
 }
 

@@ -336,6 +336,15 @@ catalogue! {
         evidence: "where no teacher is at hand: up to 0.65 points over the baseline on ImageNet (the authors)",
         reference: "Yuan 2020, arXiv 1909.11723",
     },
+    curriculum_temperature: [CurriculumTemperatureLoss, CurriculumTemperatureLossConfig] {
+        family: Family::Logits,
+        compares: "KL(teacher, student) at a temperature that learns to make it hard",
+        needs: &[Need::TeacherLogits],
+        learns: "the temperature",
+        cost: "rows · classes",
+        evidence: "CIFAR-100 over KD: ResNet-56 to ResNet-20 71.19 against 70.66, ResNet-32x4 to ResNet-8x4 73.39 against 73.33 (logit-standardization-KD)",
+        reference: "Li 2023 (CTKD), arXiv 2211.16231",
+    },
     hint: [HintLoss, HintLossConfig] {
         family: Family::Features,
         compares: "activations, element by element",

@@ -14,6 +14,15 @@ pub(crate) fn log_softmax(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
     shifted - log_sum
 }
 
+/// [`log_softmax`] at a temperature of shape `[1]` that may have a gradient.
+pub(crate) fn log_softmax_at(logits: Tensor<2>, temperature: Tensor<1>) -> Tensor<2> {
+    let logits = logits.clamp_min(FLOOR);
+    let max = finite_max(logits.clone());
+    let shifted = ((logits - max) / temperature.unsqueeze_dim::<2>(0)).clamp_min(FLOOR);
+    let log_sum = shifted.clone().exp().sum_dim(1).log();
+    shifted - log_sum
+}
+
 /// Probabilities beside [`log_softmax`], from the same exponentials.
 pub(crate) fn softmax(logits: Tensor<2>, temperature: f64) -> (Tensor<2>, Tensor<2>) {
     let shifted = shifted(logits, temperature);

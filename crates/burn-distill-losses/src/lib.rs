@@ -65,6 +65,7 @@ mod clip_relation;
 mod convention;
 mod conventions;
 mod cross_entropy;
+mod curriculum_temperature;
 mod dist;
 mod divergence;
 mod dkd;

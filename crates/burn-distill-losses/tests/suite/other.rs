@@ -147,6 +147,20 @@ impl Inputs {
         Tensor::from_data(TensorData::new(data, self.dims::<D>(name)), &self.device)
     }
 
+    /// Logits of any rank as rows, `[rows, classes]`.
+    pub(crate) fn logits(&self, name: &str) -> Tensor<2> {
+        let (leaf, array) = self.leaf(name);
+        let classes = *array.shape.last().unwrap();
+        leaf.clone().reshape([array.data.len() / classes, classes])
+    }
+
+    /// Class ids of any rank, one per row.
+    pub(crate) fn ids(&self, name: &str) -> Tensor<1, Int> {
+        let data: Vec<i64> = self.leaf(name).1.data.iter().map(|value| *value as i64).collect();
+        let rows = data.len();
+        Tensor::from_data(TensorData::new(data, [rows]), &self.device)
+    }
+
     pub(crate) fn bool<const D: usize>(&self, name: &str) -> Tensor<D, Bool> {
         let data: Vec<bool> = self.leaf(name).1.data.iter().map(|value| *value != 0.0).collect();
         Tensor::from_bool(TensorData::new(data, self.dims::<D>(name)), &self.device)

@@ -341,6 +341,30 @@ pub(crate) fn other_losses() -> Vec<OtherLoss> {
 fn sample_losses() -> Vec<OtherLoss> {
     vec![
         OtherLoss {
+            name: "curriculum_temperature",
+            inputs: |seed, batch| {
+                Named::default()
+                    .random("student_logits", &[batch, 5], 2.0, seed)
+                    .random("teacher_logits", &[batch, 5], 2.5, seed)
+                    .float("parameter.raw_temperature", &[1], vec![-1.5])
+            },
+            settings: &["{}", r#"{"temperature_min": 0.5, "temperature_range": 4.0, "reversal": 0.25}"#],
+            run: |settings, x| {
+                let config = configured(CurriculumTemperatureLossConfig::new(), settings);
+                let loss = x.load(config.init(x.device()).unwrap());
+                let (student, teacher) = (x.logits("student_logits"), x.logits("teacher_logits"));
+                let rows = loss.forward_no_reduction(student.clone(), teacher.clone(), x.mask());
+                Outcome::learned(rows, loss.forward(student, teacher, x.mask()), loss)
+            },
+            round_trip: |settings| {
+                round_trip(configured(CurriculumTemperatureLossConfig::new(), settings), |config| {
+                    config.init(&Device::flex())
+                })
+            },
+            descends: false,
+            ..OtherLoss::DISTANCE
+        },
+        OtherLoss {
             name: "multi_teacher_kd",
             settings: &["{}", r#"{"temperature": 1.0}"#],
             inputs: |seed, batch| {
