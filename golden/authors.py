@@ -46,6 +46,7 @@ COMMITS = {
     "Teacher-free-Knowledge-Distillation": "d000ab378a409535a5f5f645b473e05e27529a02",
     "kd_data": "6aa18226e817d24a293522cf9863a512eb7c9f9e",
     "Multi-Level-Logit-Distillation": "5ee473fcf193dfb00a0598b64d0acfe6ad58a482",
+    "logit-standardization-KD": "f6e5aa5172bad618e801163c3385322eea673754",
     "CTKD": "7d5252241259ae70d38a832371fed9697d15fc14",
     "OFAKD": "f7bb896cac9879040800bde08a8cc2057a904c52",
     "Weighted-Soft-Label-Distillation": "67820dd7c3c733d5331b78b1e66ef8a990391d5e",

@@ -114,6 +114,10 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
             let loss = f.init(&x.student.device()).expect("the defaults are in range");
             loss.forward(x.student.clone(), x.teacher.clone(), None)
         }),
+        row!("standardize", (StandardizeConfig::new().init()?, KdLossConfig::new().init()?), |f, x| {
+            let (student, teacher) = f.0.forward(x.student.clone(), x.teacher.clone(), None);
+            f.1.forward(student, teacher, None)
+        }),
     ])
 }
 

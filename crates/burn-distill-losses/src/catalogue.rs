@@ -345,6 +345,15 @@ catalogue! {
         evidence: "CIFAR-100 over KD: ResNet-56 to ResNet-20 71.19 against 70.66, ResNet-32x4 to ResNet-8x4 73.39 against 73.33 (logit-standardization-KD)",
         reference: "Li 2023 (CTKD), arXiv 2211.16231",
     },
+    standardize: [Standardize, StandardizeConfig] {
+        family: Family::Logits,
+        compares: "nothing itself: Z-scores of the logits, in front of any loss on logits",
+        needs: &[Need::DenseTeacherLogits],
+        learns: "",
+        cost: "rows · classes",
+        evidence: "CIFAR-100, ResNet-32x4 to ResNet-8x4: KD from 73.33 to 76.62, DKD from 76.32 to 77.01 (the authors); ImageNet, ResNet-34 to ResNet-18: 71.23, below KD's 71.37 (torchdistill)",
+        reference: "Sun 2024, arXiv 2403.01427",
+    },
     hint: [HintLoss, HintLossConfig] {
         family: Family::Features,
         compares: "activations, element by element",

@@ -106,6 +106,7 @@ mod skew_kl;
 mod skew_reverse_kl;
 mod sp;
 mod srrl;
+mod standardize;
 mod teacher_logits;
 mod tempered;
 mod tf_kd;

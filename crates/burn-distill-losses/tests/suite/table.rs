@@ -365,6 +365,34 @@ fn sample_losses() -> Vec<OtherLoss> {
             ..OtherLoss::DISTANCE
         },
         OtherLoss {
+            name: "standardize",
+            inputs: |seed, batch| {
+                let targets: Vec<i64> = (0..batch as i64).map(|row| (row * 3 + 1) % 5).collect();
+                Named::default()
+                    .random("student_logits", &[batch, 5], 2.0, seed)
+                    .random("teacher_logits", &[batch, 5], 2.5, seed)
+                    .whole("targets", &[batch], &targets)
+            },
+            settings: &[r#"{"after": "kd"}"#, r#"{"after": "dkd", "temperature": 2.0}"#],
+            run: |settings, x| {
+                let standardize = StandardizeConfig::new().init().unwrap();
+                let (student, teacher) =
+                    standardize.forward(x.logits("student_logits"), x.logits("teacher_logits"), x.mask());
+                let mut settings = settings.clone();
+                let after = settings.as_object_mut().unwrap().remove("after").unwrap();
+                if after == "kd" {
+                    let kd = configured(KdLossConfig::new(), &settings).init().unwrap();
+                    let rows = kd.forward_no_reduction(student.clone(), teacher.clone(), x.mask());
+                    return Outcome::new(rows, kd.forward(student, teacher, x.mask()));
+                }
+                let (dkd, targets) = (configured(DkdLossConfig::new(), &settings).init().unwrap(), x.ids("targets"));
+                let rows = dkd.forward_no_reduction(student.clone(), teacher.clone(), targets.clone(), x.mask());
+                Outcome::new(rows, dkd.forward(student, teacher, targets, x.mask()))
+            },
+            round_trip: |_| round_trip(StandardizeConfig::new(), StandardizeConfig::init),
+            ..OtherLoss::DISTANCE
+        },
+        OtherLoss {
             name: "multi_teacher_kd",
             settings: &["{}", r#"{"temperature": 1.0}"#],
             inputs: |seed, batch| {
