@@ -14,6 +14,7 @@ chapters! {
     Idea: "idea.md",
     Losses: "losses.md",
     Conventions: "conventions.md",
+    ChoosingALoss: "choosing-a-loss.md",
     Schedules: "schedules.md",
     OwnModel: "own-model.md",
     Resuming: "resuming.md",
