@@ -2,10 +2,10 @@ use burn::{
     config::Config,
     module::Module,
     nn::{Linear, LinearConfig},
-    tensor::{Device, Tensor, module::linear},
+    tensor::{Device, Tensor},
 };
 
-use crate::{ClipEmbeddings, ConfigError, Mask, Reduction, clip::both_directions};
+use crate::{ClipEmbeddings, ConfigError, Mask, Reduction, clip::both_directions, learned::linear};
 
 /// Configuration of [`ClipAugmentedLoss`].
 #[derive(Config, Debug)]
@@ -115,9 +115,7 @@ fn fuse(fusion: &Linear, student: Tensor<2>, teacher: Tensor<2>) -> Tensor<2> {
     let ([_, width], [_, teacher_width]) = (student.dims(), teacher.dims());
     let expected = (student_width, inputs - student_width);
     assert_eq!((width, teacher_width), expected, "the widths of `student` and `teacher` must be those of the config");
-    let dtype = student.dtype();
-    let bias = fusion.bias.as_ref().map(|bias| bias.val().cast(dtype));
-    linear(Tensor::cat(vec![student, teacher], 1), fusion.weight.val().cast(dtype), bias)
+    linear(fusion, Tensor::cat(vec![student, teacher], 1))
 }
 
 #[cfg(test)]
