@@ -2,7 +2,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{
     ConfigError, LossError,
-    floor::log_softmax,
+    floor::{FLOOR, log_softmax},
     precision::{constant, widen},
 };
 
@@ -91,6 +91,9 @@ impl SampledLogits {
         let indices = invert(proposal.clone().exp(), uniforms);
         let log_probs = log_probs.gather(1, indices.clone());
         let weights = (log_probs.clone() - proposal.gather(1, indices.clone())).exp().div_scalar(draws as f64);
+        // A sum that a device rounds out of order might draw a class of probability 0: it says nothing.
+        let impossible = log_probs.clone().lower_elem(FLOOR / 2.0);
+        let (log_probs, weights) = (log_probs.mask_fill(impossible.clone(), 0.0), weights.mask_fill(impossible, 0.0));
         Self::new(indices, log_probs, weights, vocabulary, temperature)
     }
 
@@ -130,20 +133,25 @@ fn check_draws(draws: usize) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The class of each row in whose share of the cumulated probabilities each of `uniforms` `[rows, draws]` falls.
+/// The class of each row in whose share of the cumulated probabilities each of `uniforms` `[rows, draws]` falls, by
+/// bisection.
 fn invert(probs: Tensor<2>, uniforms: Tensor<2>) -> Tensor<2, Int> {
-    let [rows, classes] = probs.dims();
-    let draws = uniforms.dims()[1];
+    let classes = probs.dims()[1];
+    let shape = uniforms.dims();
     let cumulated = probs.cumsum(1);
-    let total = cumulated.clone().narrow(1, classes - 1, 1);
-    // Rounding must not draw a class after the last one that has a share.
-    let inside = cumulated.clone().lower(total.clone().expand([rows, classes]));
-    let points = uniforms * total.expand([rows, draws]);
-    let drawn = (0..draws).map(|draw| {
-        let point = points.clone().narrow(1, draw, 1).expand([rows, classes]);
-        cumulated.clone().lower_equal(point).bool_and(inside.clone()).int().sum_dim(1)
-    });
-    Tensor::cat(drawn.collect(), 1)
+    let total = cumulated.clone().narrow(1, classes - 1, 1).expand(shape);
+    let points = uniforms * total.clone();
+    let mut low = Tensor::<2, Int>::zeros(shape, &cumulated.device());
+    let mut high = low.clone().add_scalar(classes as i64 - 1);
+    for _ in 0..usize::BITS - (classes - 1).leading_zeros() {
+        let middle = (low.clone() + high.clone()).div_scalar(2);
+        let below = cumulated.clone().gather(1, middle.clone());
+        // Rounding must not draw a class after the last one that has a share.
+        let after = below.clone().lower_equal(points.clone()).bool_and(below.lower(total.clone()));
+        high = middle.clone().mask_where(after.clone(), high);
+        low = low.mask_where(after, middle.add_scalar(1));
+    }
+    low
 }
 
 /// Uniform numbers in (0, 1), a function of the seed and their position (SplitMix64), exact in f32.
@@ -205,6 +213,8 @@ mod tests {
         let uniforms = Tensor::<2>::from_floats([[0.0, 0.2499, 0.2501, 0.9999999, 1.0]], &device);
         let ids = invert(probs, uniforms).into_data_as::<i64>().try_to_vec::<i64>().unwrap();
         assert_eq!(ids, [0, 0, 1, 1, 1]);
+        let one = Tensor::<2>::ones([1, 1], &device);
+        assert_eq!(invert(one.clone(), one.div_scalar(2.0)).into_scalar::<i64>(), 0);
     }
 
     #[test]
