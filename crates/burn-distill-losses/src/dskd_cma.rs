@@ -2,7 +2,7 @@ use burn::{
     config::Config,
     module::Module,
     nn::{Linear, LinearConfig},
-    tensor::{Bool, Device, Int, Tensor, activation::softmax},
+    tensor::{Bool, DType, Device, Int, Tensor, activation::softmax},
 };
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     dskd::{check_widths, cross_entropy},
     floor::{FLOOR, log_softmax},
     learned::linear,
-    precision::constant,
+    precision::{constant, widen},
 };
 
 /// One model's [`OutputSpace`] and the embeddings of its own tokens: input of [`DskdCmaLoss`].
@@ -148,74 +148,102 @@ impl DskdCmaLoss {
         teacher: EmbeddedSpace,
         targets: Tensor<2, Int>,
     ) -> Tensor<1> {
-        let ([batch, tokens, width], [teacher_batch, teacher_tokens, teacher_width]) =
-            (student.output.hidden.dims(), teacher.output.hidden.dims());
+        let (batch, teacher_batch) = (student.output.hidden.dims()[0], teacher.output.hidden.dims()[0]);
         assert_eq!(batch, teacher_batch, "`student` has {batch} samples and `teacher` {teacher_batch}");
-        let [mask, teacher_mask] =
-            [&student.mask, &teacher.mask].map(|mask| Mask::from(mask.clone().map(|mask| mask.flatten::<1>(0, 1))));
-        let targets = flatten_targets(targets, batch * tokens, &mask);
-        let dtype = crate::precision::widen(student.output.hidden.clone()).dtype();
-        let index = |space: &EmbeddedSpace, mask: &Mask, dims: [usize; 3]| {
-            let rows = |embeddings: &Tensor<3>| {
-                assert_eq!(embeddings.dims(), dims, "embeddings must have the shape of `hidden`");
-                let rows = constant(embeddings.clone(), dtype).reshape([dims[0] * dims[1], dims[2]]);
-                mask.fill_rows(rows, 0.0)
-            };
-            (rows(&space.inputs), rows(&space.targets))
-        };
-        let (input, target) = index(&student, &mask, [batch, tokens, width]);
-        let (teacher_input, teacher_target) = index(&teacher, &teacher_mask, [batch, teacher_tokens, teacher_width]);
-        let teacher_output = teacher.output.of_teacher(&student.output.hidden);
-        let [hidden, logits, head] = student.output.rows(&mask);
-        let [teacher_hidden, teacher_logits, teacher_head] = teacher_output.rows(&teacher_mask);
-
-        let in_batch = |rows: Tensor<2>| {
-            let [rows_, width] = rows.dims();
-            rows.reshape([batch, rows_ / batch, width])
-        };
-        let query = in_batch(linear(&self.query, Tensor::cat(vec![input, target], 1)));
-        let key = unit_deviation(Tensor::cat(vec![teacher_input, teacher_target.clone()], 1), &teacher_mask);
-        let scale = (2.0 * teacher_width as f64).sqrt();
-        let scores = query.matmul(in_batch(key).swap_dims(1, 2)).div_scalar(scale);
-        let hide = |scores: Tensor<3>, keys: &Option<Tensor<2, Bool>>| match keys {
-            Some(keys) => {
-                let dims = scores.dims();
-                let hidden: Tensor<3, Bool> = keys.clone().without_autodiff().bool_not().unsqueeze_dim(1);
-                scores.mask_fill(hidden.expand(dims), FLOOR)
-            }
-            None => scores,
-        };
-        let to_teacher = softmax(hide(scores.clone(), &teacher.mask), 2);
-        let to_student = softmax(hide(scores.swap_dims(1, 2), &student.mask), 2);
-
-        let said = unit_deviation(teacher_hidden, &teacher_mask) + unit_deviation(teacher_target, &teacher_mask);
-        let values = in_batch(linear(&self.teacher_to_student, said));
-        let in_student_space = to_teacher.matmul(values).reshape([batch * tokens, width]).matmul(head);
-        let task = cross_entropy(in_student_space.clone(), targets.clone());
-        let projected = in_student_space.without_autodiff();
-        let right = projected.clone().argmax(1).equal(targets.cast(projected.clone().argmax(1).dtype()));
+        let dtype = widen(student.output.hidden.clone()).dtype();
+        let teacher = EmbeddedSpace { output: teacher.output.of_teacher(&student.output.hidden), ..teacher };
+        let (student, teacher) = (Side::new(student, dtype), Side::new(teacher, dtype));
+        let targets = flatten_targets(targets, batch * student.tokens, &student.mask);
         let tempered = |logits| log_softmax(logits, self.temperature);
-        let own = jensen_shannon(tempered(logits), tempered(projected), self.beta);
-        let own = own.mask_fill(right.squeeze_dim::<1>(1).bool_not(), 0.0);
-
-        let values = in_batch(linear(&self.student_to_teacher, hidden));
-        let in_teacher_space =
-            to_student.matmul(values).reshape([batch * teacher_tokens, teacher_width]).matmul(teacher_head);
-        let theirs = kl(tempered(teacher_logits), tempered(in_teacher_space));
-
         let squared = self.temperature.powi(2);
-        let share = |rows: Tensor<1>, mask: &Mask, tokens: usize| {
-            let rows = mask.zero(rows);
-            let count = mask.count(&rows);
-            rows.reshape([batch, tokens]).sum_dim(1).squeeze_dim::<1>(1).mul_scalar(batch as f64) / count
-        };
-        share(own.mul_scalar(squared) + task, &mask, tokens)
-            + share(theirs.mul_scalar(squared), &teacher_mask, teacher_tokens)
+
+        let scores = self.alignment(&student, &teacher);
+        let said = teacher.unit(teacher.hidden.clone()) + teacher.unit(teacher.target.clone());
+        let projected =
+            teacher.attended(scores.clone(), linear(&self.teacher_to_student, said)).matmul(student.head.clone());
+        let task = cross_entropy(projected.clone(), targets.clone());
+        let projected = projected.without_autodiff();
+        let predicted = projected.clone().argmax(1);
+        let wrong = predicted.clone().not_equal(targets.cast(predicted.dtype())).squeeze_dim::<1>(1);
+        let own = jensen_shannon(tempered(student.logits.clone()), tempered(projected), self.beta);
+        let own = own.mul_scalar(squared).mask_fill(wrong, 0.0) + task;
+
+        let values = linear(&self.student_to_teacher, student.hidden.clone());
+        let projected = student.attended(scores.swap_dims(1, 2), values).matmul(teacher.head.clone());
+        let theirs = kl(tempered(teacher.logits.clone()), tempered(projected)).mul_scalar(squared);
+        student.share(own) + teacher.share(theirs)
+    }
+
+    /// How much each of the student's tokens resembles each of the teacher's, `[batch, student tokens, teacher tokens]`.
+    fn alignment(&self, student: &Side, teacher: &Side) -> Tensor<3> {
+        let query = linear(&self.query, Tensor::cat(vec![student.input.clone(), student.target.clone()], 1));
+        let key = teacher.unit(Tensor::cat(vec![teacher.input.clone(), teacher.target.clone()], 1));
+        let width = key.dims()[1] as f64;
+        student.in_batch(query).matmul(teacher.in_batch(key).swap_dims(1, 2)).div_scalar(width.sqrt())
     }
 
     /// The reduced loss, `[1]`.
     pub fn forward(&self, student: EmbeddedSpace, teacher: EmbeddedSpace, targets: Tensor<2, Int>) -> Tensor<1> {
         self.reduction.apply(self.forward_no_reduction(student, teacher, targets), &Mask::from(None))
+    }
+}
+
+/// One model's side with its tokens as rows; masked-out rows are 0.
+struct Side {
+    hidden: Tensor<2>,
+    logits: Tensor<2>,
+    head: Tensor<2>,
+    input: Tensor<2>,
+    target: Tensor<2>,
+    mask: Mask,
+    batch: usize,
+    tokens: usize,
+}
+
+impl Side {
+    #[track_caller]
+    fn new(space: EmbeddedSpace, dtype: DType) -> Self {
+        let dims = space.output.hidden.dims();
+        let [batch, tokens, width] = dims;
+        let mask = Mask::from(space.mask.map(|mask| mask.flatten::<1>(0, 1)));
+        let embedded = |embeddings: Tensor<3>| {
+            assert_eq!(embeddings.dims(), dims, "embeddings must have the shape of `hidden`");
+            mask.fill_rows(constant(embeddings, dtype).reshape([batch * tokens, width]), 0.0)
+        };
+        let (input, target) = (embedded(space.inputs), embedded(space.targets));
+        let [hidden, logits, head] = space.output.rows(&mask);
+        Self { hidden, logits, head, input, target, mask, batch, tokens }
+    }
+
+    /// `[tokens, width]` as `[batch, tokens, width]`.
+    fn in_batch(&self, rows: Tensor<2>) -> Tensor<3> {
+        let width = rows.dims()[1];
+        rows.reshape([self.batch, self.tokens, width])
+    }
+
+    fn unit(&self, rows: Tensor<2>) -> Tensor<2> {
+        unit_deviation(rows, &self.mask)
+    }
+
+    /// What the other side's tokens read from `values` of this side's unmasked tokens, by scores `[batch, other tokens,
+    /// tokens]`, as rows.
+    fn attended(&self, scores: Tensor<3>, values: Tensor<2>) -> Tensor<2> {
+        let dims = scores.dims();
+        let scores = match self.mask.rows() {
+            Some(rows) => {
+                let hidden = rows.clone().bool_not().reshape([self.batch, 1, self.tokens]);
+                scores.mask_fill(hidden.expand(dims), FLOOR)
+            }
+            None => scores,
+        };
+        softmax(scores, 2).matmul(self.in_batch(values)).flatten(0, 1)
+    }
+
+    /// Of the mean over all unmasked tokens what each sample has part in, times the batch, `[batch]`.
+    fn share(&self, rows: Tensor<1>) -> Tensor<1> {
+        let rows = self.mask.zero(rows);
+        let count = self.mask.count(&rows);
+        rows.reshape([self.batch, self.tokens]).sum_dim(1).squeeze_dim::<1>(1).mul_scalar(self.batch as f64) / count
     }
 }
 

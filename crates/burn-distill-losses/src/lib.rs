@@ -27,7 +27,9 @@
 //! tokens), an optional [`Mask`] of the rows that count, and anything that becomes [`TeacherLogits`]: dense logits or
 //! [`SparseLogits`], the top-k that a cache or a server gives. A number of classes that differs meets a
 //! [`VocabularyPolicy`]. Losses on features take the student's and the teacher's activations. Losses on images and texts
-//! take [`ClipEmbeddings`] of both.
+//! take [`ClipEmbeddings`] of both. Losses on sequences have a row for each token and a [`Mask`] of tokens, those on
+//! attention an [`AttentionMask`]; [`SampledLogits`] are classes drawn from a teacher, and [`align_tokens`] finds where two
+//! tokenizers agree.
 //!
 //! # One scale
 //!
