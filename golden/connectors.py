@@ -1,4 +1,5 @@
-"""Writes `connectors.json`: ReviewKD's fusion of student stages and a convolutional connector, in PyTorch.
+"""Writes `connectors.json`: ReviewKD's fusion of student stages, a convolutional connector, and the paraphraser and
+translator of factor transfer, in PyTorch.
 
     python golden/connectors.py [--reference-dir DIR]
 
@@ -243,6 +244,64 @@ def reused_case(name, channels, factor, classes, side, size, training, authors, 
     }
 
 
+def factor_case(name, channels, factor, norm, decodes, authors, compared):
+    """A paraphraser that decodes, or an encoder alone: convolutions of 3x3 with a leaky ReLU of slope 0.1."""
+
+    def layers(kind, sizes):
+        for inputs, outputs in sizes:
+            yield kind(inputs, outputs, 3, padding=1)
+            yield nn.BatchNorm2d(outputs) if norm else nn.Identity()
+            yield nn.LeakyReLU(0.1)
+
+    module = nn.Module()
+    module.encoder = nn.Sequential(*layers(nn.Conv2d, [(channels, channels), (channels, factor), (factor, factor)]))
+    if decodes:
+        sizes = [(factor, factor), (factor, channels), (channels, channels)]
+        module.decoder = nn.Sequential(*layers(nn.ConvTranspose2d, sizes))
+    module = fill(module, name).train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    feature = torch.tensor(bell(f"connectors/{name}/feature", (2, channels, 3, 4), 1.0)).requires_grad_()
+    coded = module.encoder(feature)
+    output = module.decoder(coded) if decodes else coded
+    hint = torch.tensor(bell(f"connectors/{name}/hint", tuple(output.shape), 1.0))
+    value = F.mse_loss(output, hint)
+    weights = dict(module.named_parameters())
+    slopes = torch.autograd.grad(value, [feature, *weights.values()])
+    try:
+        code = authors.load("RepDistiller", "models/util.py", "Paraphraser", "Translator")
+        shapes = [2, channels, 3, 4], [2, 2 * factor, 3, 4]
+        if decodes:
+            theirs = code["Paraphraser"](shapes[0], factor / channels + 1e-9, norm)
+        else:
+            theirs = code["Translator"](*shapes, 0.5, norm)
+        theirs = theirs.double()
+        theirs.load_state_dict(before)
+        # Their leaky ReLU writes over what a convolution gave, which is no matter without gradients.
+        with torch.no_grad():
+            given = theirs(feature)
+        pairs = zip((coded, output), given, strict=True) if decodes else [(output, given)]
+        apart = max(difference(a, b) for a, b in pairs)
+        assert apart < 1e-12, f"{name}: {apart}"
+        compared.append(name)
+    except Missing:
+        pass
+    return {
+        "name": name,
+        "channels": channels,
+        "factor_channels": factor,
+        "norm": norm,
+        "decodes": decodes,
+        "weights": {key: array(value) for key, value in before.items() if not key.endswith("num_batches_tracked")},
+        "feature": array(feature),
+        "hint": array(hint),
+        "factor": array(coded),
+        "output": array(output),
+        "loss": value.item(),
+        "feature_grad": array(slopes[0]),
+        "weight_grad": {key: array(slope) for key, slope in zip(weights, slopes[1:], strict=True)},
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference-dir", help="folder with checkouts of the authors' code (README.md lists them)")
@@ -269,6 +328,13 @@ def main():
         # The authors' code knows squares only.
         reused_case("reused_not_square", (2, 4), 1, 3, (5, 3), (3, 4), True, authors, reused_compared),
     ]
+    factors = []
+    factor = [
+        factor_case("paraphraser", 4, 2, False, True, authors, factors),
+        factor_case("paraphraser_norm", 3, 2, True, True, authors, factors),
+        factor_case("translator", 3, 2, False, False, authors, factors),
+        factor_case("translator_norm", 2, 3, True, False, authors, factors),
+    ]
     reference = f"PyTorch {torch.__version__.split('+')[0]} in float64"
     if compared:
         source = f"ReviewKD@{COMMITS['ReviewKD'][:12]} ABF, ReviewKD.forward"
@@ -276,10 +342,14 @@ def main():
     if reused_compared:
         source = f"SimKD@{COMMITS['SimKD'][:12]} SimKD"
         reference += f"; {source}: {', '.join(reused_compared)}, values and gradients within 1e-12"
+    if factors:
+        source = f"RepDistiller@{COMMITS['RepDistiller'][:12]} Paraphraser, Translator"
+        reference += f"; {source}: {', '.join(factors)}, values within 1e-12"
     print(reference)
-    lines = [",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) for cases in (review, conv, reused)]
-    review, conv, reused = (f"[\n{cases}\n]" for cases in lines)
-    text = f'{{"reference": {json.dumps(reference)},\n"review": {review},\n"conv": {conv},\n"reused": {reused}}}\n'
+    kinds = {"review": review, "conv": conv, "reused": reused, "factor": factor}
+    lines = {name: ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) for name, cases in kinds.items()}
+    text = ",\n".join(f'"{name}": [\n{cases}\n]' for name, cases in lines.items())
+    text = f'{{"reference": {json.dumps(reference)},\n{text}}}\n'
     (Path(__file__).parent / "connectors.json").write_text(text)
 
 

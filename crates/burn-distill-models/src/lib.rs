@@ -12,6 +12,7 @@
 //! | the previous generation (born-again) | [`Frozen::new`] on the trained student |
 //! | a student feature in the teacher's shape | [`LinearConnector`], [`ConvConnector`], [`MlpConnector`], [`BottleneckConnector`], [`ReviewConnector`] |
 //! | the teacher's own classifier at the end of a student (SimKD) | [`ReusedClassifier`] |
+//! | the factors of factor transfer | [`Paraphraser`], [`Translator`] |
 //! | a run that resumes to the same numbers | [`SeededLoader`] |
 //!
 //! A model becomes a student by one method, generic over the batch it reads:
@@ -50,8 +51,8 @@ mod student;
 
 pub use connector::{
     AttentionFusion, AttentionFusionConfig, BottleneckConnector, BottleneckConnectorConfig, ConvConnector,
-    ConvConnectorConfig, LinearConnector, LinearConnectorConfig, MlpConnector, MlpConnectorConfig, ReviewConnector,
-    ReviewConnectorConfig,
+    ConvConnectorConfig, LinearConnector, LinearConnectorConfig, MlpConnector, MlpConnectorConfig, Paraphraser,
+    ParaphraserConfig, ReviewConnector, ReviewConnectorConfig, Translator, TranslatorConfig,
 };
 pub use ensemble::{Ensemble, EnsembleMean, EnsembleOutput};
 pub use error::ModelError;

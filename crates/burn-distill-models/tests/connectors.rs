@@ -11,7 +11,8 @@ use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use burn_distill_losses::{HintLossConfig, ReviewKdLossConfig, SimKdLossConfig};
 use burn_distill_models::{
     AttentionFusionConfig, BottleneckConnectorConfig, ConvConnectorConfig, LinearConnectorConfig, MlpConnectorConfig,
-    ReusedClassifier, ReviewConnector, ReviewConnectorConfig,
+    Paraphraser, ParaphraserConfig, ReusedClassifier, ReviewConnector, ReviewConnectorConfig, Translator,
+    TranslatorConfig,
 };
 use serde::Deserialize;
 
@@ -23,6 +24,7 @@ struct Golden {
     review: Vec<Review>,
     conv: Vec<Conv>,
     reused: Vec<Reused>,
+    factor: Vec<Factor>,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +103,23 @@ impl Reused {
 }
 
 #[derive(Deserialize)]
+struct Factor {
+    name: String,
+    channels: usize,
+    factor_channels: usize,
+    norm: bool,
+    decodes: bool,
+    weights: BTreeMap<String, Array>,
+    feature: Array,
+    hint: Array,
+    factor: Array,
+    output: Array,
+    loss: f64,
+    feature_grad: Array,
+    weight_grad: BTreeMap<String, Array>,
+}
+
+#[derive(Deserialize)]
 struct Array {
     shape: Vec<usize>,
     data: Vec<f64>,
@@ -149,6 +168,13 @@ fn reused_name(path: &[String]) -> String {
     let layers = ["reduce", "reduce_norm", "", "mix", "mix_norm", "", "expand", "expand_norm"];
     let index = layers.iter().position(|known| known == layer).unwrap_or_else(|| panic!("{layer}"));
     format!("transfer.{index}.{}", torch_field(field))
+}
+
+/// The layers of an encoder or decoder are convolution, norm and activation in turn.
+fn factor_name(path: &[String]) -> String {
+    let [part, layer, kind, field] = path else { panic!("{path:?}") };
+    let index = 3 * layer.parse::<usize>().unwrap() + usize::from(kind == "norm");
+    format!("{part}.{index}.{}", torch_field(field))
 }
 
 fn torch_name(layer: &str, field: &str, reduce: &str, expand: &str) -> String {
@@ -340,6 +366,46 @@ fn conv_connector_agrees_with_pytorch() {
         case.student_grad.assert_near(&case.name, &student.grad_remove(&mut gradients).unwrap());
         let gradients = GradientsParams::from_grads(gradients, &connector);
         compare(&case.name, &connector, &case.weight_grad, Some(&gradients), conv_name);
+    }
+}
+
+fn check_factor<M: Module>(case: &Factor, connector: M, forward: impl Fn(&M, Tensor<4>) -> [Tensor<4>; 2]) {
+    let device = Device::flex().autodiff();
+    let connector = load(connector, &case.weights, factor_name);
+    let feature = case.feature.tensor::<4>(&device).require_grad();
+    let [factor, output] = forward(&connector, feature.clone());
+    case.factor.assert_near(&case.name, &factor);
+    case.output.assert_near(&case.name, &output);
+    let loss = HintLossConfig::new().init().unwrap().forward(output, case.hint.tensor(&device));
+    let mut gradients = loss.backward();
+    assert!((loss.into_scalar::<f64>() - case.loss).abs() <= RELATIVE * case.loss, "{}", case.name);
+    case.feature_grad.assert_near(&case.name, &feature.grad_remove(&mut gradients).unwrap());
+    let gradients = GradientsParams::from_grads(gradients, &connector);
+    compare(&case.name, &connector, &case.weight_grad, Some(&gradients), factor_name);
+}
+
+#[test]
+fn paraphraser_and_translator_agree_with_pytorch_and_repdistiller() {
+    let device = Device::flex().autodiff();
+    let cases = golden().factor;
+    assert_eq!(cases.iter().filter(|case| case.decodes).count(), 2);
+    assert_eq!(cases.len(), 4);
+    for case in &cases {
+        if case.decodes {
+            let config = ParaphraserConfig::new(case.channels, case.factor_channels).with_norm(case.norm);
+            let both = |connector: &Paraphraser, feature: Tensor<4>| {
+                // With norm a second pass in training gives the same.
+                [connector.forward(feature.clone()), connector.reconstruct(feature)]
+            };
+            check_factor(case, config.init(&device), both);
+        } else {
+            let config = TranslatorConfig::new(case.channels, case.factor_channels).with_norm(case.norm);
+            let both = |connector: &Translator, feature: Tensor<4>| {
+                let factor = connector.forward(feature);
+                [factor.clone(), factor]
+            };
+            check_factor(case, config.init(&device), both);
+        }
     }
 }
 
