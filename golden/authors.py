@@ -25,6 +25,8 @@ COMMITS = {
     "trl": "35def3ee000a87f6839e66f4b7749b06274ed1b3",
     "RKD": "0a6c3c0c190722d428322bf71703c0ae86c25242",
     "ReviewKD": "cede6ea6387ae9b6127de0e561507177bf19c11e",
+    "MGD": "2c9da0b28625eb948db57afc02c824452c3910fe",
+    "Factor-Transfer-pytorch": "19cce265ebe51c751481041e223a13be2e684322",
     "attention-transfer": "893df5488f93691799f082a70e2521a9dc2ddf2d",
     "TextBrewer": "2c105fa664bbc10669cd2888bd846d2c9b8afca8",
     "llm-recipes": "ab6e79800d28a1820348d72fc43ad964bb51ac29",

@@ -6,6 +6,7 @@ A loss's file holds
     cases() -> [(name of the case, config, inputs)], inputs as numpy arrays
     loss(config, inputs) -> (value, per_sample), from its paper
     authors(authors, config, inputs) -> [(repository, what, value)], optional: the authors' own code
+    after(config, inputs) -> {name: tensor}, optional: what a loss with a memory remembers afterwards
     PER_SAMPLE, optional: what a sample's value is, where it is not a row's
     KINKS, optional: cases at a point where the loss has no slope, so that no central difference is taken
     surrogate(config, inputs) -> loss, optional: where the gradient is not the slope of the value (weights that are
@@ -132,6 +133,8 @@ def run(name, authors):
         print(f"  {name}/{case}: value {value.item():.6g}, {single}")
         expected = {"value": value.item(), "per_sample": [float(f"{v:.15g}") for v in per_sample.tolist()]}
         expected["grad"] = {n: array(g) for n, g in grad.items()}
+        if hasattr(module, "after"):
+            expected["after"] = {n: array(t) for n, t in module.after(config, inputs).items()}
         encoded = {n: array(t) for n, t in inputs.items()}
         found.append({"name": case, "config": config, "inputs": encoded, "expected": expected})
     reference = f"PyTorch {torch.__version__.split('+')[0]} in float64; "

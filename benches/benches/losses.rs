@@ -152,6 +152,19 @@ fn feature_losses() -> Result<Vec<Row<Features>>, ConfigError> {
         row!("review_kd", ReviewKdLossConfig::new().init()?, |f, x| {
             f.forward(x.maps.clone(), x.teacher_maps.clone())
         }),
+        row!("vid", VidLossConfig::new(64, 64).init(&Device::flex().autodiff())?, |f, x| {
+            f.forward(x.maps.clone(), x.teacher_maps.clone())
+        }),
+        row!("ft", FtLossConfig::new().init()?, |f, x| f.forward(x.maps.clone(), x.teacher_maps.clone())),
+        row!("mgd", MgdLossConfig::new(64).init(&Device::flex().autodiff())?, |f, x| {
+            let visible = f.draw(x.maps.dims(), 0, &x.maps.device());
+            f.forward(x.maps.clone(), x.teacher_maps.clone(), visible)
+        }),
+        // CIFAR-100 and the authors' 16,384 negatives.
+        row!("crd", CrdLossConfig::new(512, 512, 50_000).init(&Device::flex().autodiff())?, |f, x| {
+            let samples: Vec<usize> = (0..x.embeddings.dims()[0]).collect();
+            f.forward(x.embeddings.clone(), x.teacher_embeddings.clone(), &samples, CrdNegatives::at_step(0))
+        }),
         row!("rkd", RkdLossConfig::new().init()?, |f, x| {
             f.forward(x.embeddings.clone(), x.teacher_embeddings.clone())
         }),

@@ -31,6 +31,11 @@ impl ConfigError {
     pub(crate) fn check_weight(field: &'static str, value: f64) -> Result<f64, Self> {
         Self::unless(value >= 0.0 && value.is_finite(), field, "[0, inf)", value)
     }
+
+    /// A number of things: at least one.
+    pub(crate) fn check_count(field: &'static str, value: usize) -> Result<usize, Self> {
+        Self::unless(value > 0, field, "[1, inf)", value as f64).map(|_| value)
+    }
 }
 
 /// The temperature that `at_temperature` was given, for losses whose schedule changes it during a run.

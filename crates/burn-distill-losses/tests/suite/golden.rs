@@ -39,6 +39,9 @@ pub(crate) struct Expected {
     pub(crate) value: f64,
     per_sample: Vec<f64>,
     pub(crate) grad: BTreeMap<String, Array>,
+    /// What a loss with a memory remembers afterwards.
+    #[serde(default)]
+    pub(crate) after: BTreeMap<String, Array>,
 }
 
 impl Array {

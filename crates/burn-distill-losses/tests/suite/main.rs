@@ -8,6 +8,7 @@ mod edges;
 mod golden;
 mod gradients;
 mod inputs;
+mod learned;
 mod other;
 mod properties;
 mod sequences;

@@ -2,7 +2,8 @@
 //!
 //! Inputs are named as in the golden files. Those that begin with `student` or `parameter.` (learned weights, by their
 //! path in the module) get gradients, those that begin with `teacher` must get none. Every input but `parameter.*`,
-//! `fixed*` and `*logit_scale` (one number) has the batch as its first dimension.
+//! `fixed*` and `*logit_scale` (one number) has the batch as its first dimension. What a module remembers and
+//! does not learn is `fixed.` and its path.
 
 #![allow(dead_code, reason = "for losses to come")]
 
@@ -22,6 +23,7 @@ use crate::{
 };
 
 const PARAMETER: &str = "parameter.";
+const FIXED: &str = "fixed.";
 
 /// Numbers by name: `whole` ones are class ids, indices or flags.
 #[derive(Clone, Default)]
@@ -124,6 +126,13 @@ impl Inputs {
         &self.device
     }
 
+    /// The same on a device with gradients, for a loss that computes something else in validation.
+    pub(crate) fn in_training(&self) -> Self {
+        let lift = |leaf: &Tensor<1>| if leaf.is_autodiff() { leaf.clone() } else { Tensor::from_inner(leaf.clone()) };
+        let leaves = self.leaves.iter().map(|(name, (leaf, array))| (name.clone(), (lift(leaf), array.clone())));
+        Self { leaves: leaves.collect(), dtype: self.dtype, device: self.device.clone().autodiff() }
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.leaves.contains_key(name)
     }
@@ -161,6 +170,11 @@ impl Inputs {
         Tensor::from_data(TensorData::new(data, [rows]), &self.device)
     }
 
+    /// Indices as Rust has them.
+    pub(crate) fn whole(&self, name: &str) -> Vec<usize> {
+        self.leaf(name).1.data.iter().map(|value| *value as usize).collect()
+    }
+
     pub(crate) fn bool<const D: usize>(&self, name: &str) -> Tensor<D, Bool> {
         let data: Vec<bool> = self.leaf(name).1.data.iter().map(|value| *value != 0.0).collect();
         Tensor::from_bool(TensorData::new(data, self.dims::<D>(name)), &self.device)
@@ -178,7 +192,7 @@ impl Inputs {
             .into()
     }
 
-    /// `module` with every float parameter taken from the input `parameter.PATH`.
+    /// `module` with every float parameter taken from the input `parameter.PATH`, and what it remembers from `fixed.PATH`.
     pub(crate) fn load<M: Module>(&self, module: M) -> M {
         struct Load<'a>(&'a Inputs, Vec<String>);
         impl ModuleMapper for Load<'_> {
@@ -191,7 +205,9 @@ impl Inputs {
             }
 
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-                let name = format!("{PARAMETER}{}", self.1.join("."));
+                let path = self.1.join(".");
+                let remembered = format!("{FIXED}{path}");
+                let name = if self.0.has(&remembered) { remembered } else { format!("{PARAMETER}{path}") };
                 let array = &self.0.leaf(&name).1;
                 let shape: [usize; D] = self.0.dims(&name);
                 assert_eq!(param.val().dims(), shape, "{name}");
@@ -207,22 +223,25 @@ impl Inputs {
 }
 
 type Learned = Box<dyn Fn(&Gradients) -> BTreeMap<String, Vec<f64>>>;
+type Remembered = Box<dyn Fn() -> BTreeMap<String, Vec<f64>>>;
 
 /// What a loss gives.
 pub(crate) struct Outcome {
     pub(crate) rows: Tensor<1>,
     pub(crate) reduced: Tensor<1>,
     learned: Option<Learned>,
+    remembered: Option<Remembered>,
 }
 
 impl Outcome {
     pub(crate) fn new(rows: Tensor<1>, reduced: Tensor<1>) -> Self {
-        Self { rows, reduced, learned: None }
+        Self { rows, reduced, learned: None, remembered: None }
     }
 
     /// The outcome of a loss with parameters.
     pub(crate) fn learned<M: Module + 'static>(rows: Tensor<1>, reduced: Tensor<1>, module: M) -> Self {
-        struct Collect<'a>(&'a Gradients, Vec<String>, BTreeMap<String, Vec<f64>>);
+        /// Gradients where there are some, or values.
+        struct Collect<'a>(Option<&'a Gradients>, Vec<String>, BTreeMap<String, Vec<f64>>);
         impl ModuleVisitor for Collect<'_> {
             fn enter_module(&mut self, name: &str, _container_type: &str) {
                 self.1.push(name.into());
@@ -233,17 +252,27 @@ impl Outcome {
             }
 
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if let Some(gradient) = param.val().grad(self.0) {
-                    self.2.insert(format!("{PARAMETER}{}", self.1.join(".")), values(&gradient));
+                let path = self.1.join(".");
+                match self.0 {
+                    None => drop(self.2.insert(format!("{FIXED}{path}"), values(&param.val()))),
+                    Some(gradients) => {
+                        if let Some(gradient) = param.val().grad(gradients) {
+                            self.2.insert(format!("{PARAMETER}{path}"), values(&gradient));
+                        }
+                    }
                 }
             }
         }
-        let learned: Learned = Box::new(move |gradients| {
+        fn collect<M: Module>(module: &M, gradients: Option<&Gradients>) -> BTreeMap<String, Vec<f64>> {
             let mut collect = Collect(gradients, Vec::new(), BTreeMap::new());
             module.visit(&mut collect);
             collect.2
-        });
-        Self { rows, reduced, learned: Some(learned) }
+        }
+        // In validation, so that updates that Burn has not taken in yet are.
+        let module_after = module.valid();
+        let remembered: Remembered = Box::new(move || collect(&module_after, None));
+        let learned: Learned = Box::new(move |gradients| collect(&module, Some(gradients)));
+        Self { rows, reduced, learned: Some(learned), remembered: Some(remembered) }
     }
 
     /// Value and gradients by name of what learns; no gradient may have reached a teacher.
@@ -278,6 +307,10 @@ fn other_losses_agree_with_pytorch() {
             let outcome = (loss.run)(&case.config, &inputs);
             let scale = case.config["temperature"].as_f64().unwrap_or(1.0).max(1.0).powi(2);
             assert_close(&format!("{what} rows"), &values(&outcome.rows), &case.kept_rows(), 1e-5, 1e-6 * scale);
+            for (name, expected) in &case.expected.after {
+                let remembered = outcome.remembered.as_ref().unwrap()();
+                assert_close(&format!("{what} {name} afterwards"), &remembered[name], &expected.data, 1e-5, 1e-6);
+            }
             let (value, gradients) = outcome.backward(&what, &inputs);
             assert_close(&format!("{what} value"), &[value], &[case.expected.value], 1e-5, 1e-6 * scale);
             let expected: Vec<_> = case.expected.grad.keys().collect();

@@ -7,8 +7,9 @@
 //! 2. `src/lib.rs`: `mod <name>;`. `src/catalogue.rs`: its row, which re-exports the types.
 //! 3. Here: its row, by `logit_loss!` in [`logit_losses`] (its arguments, in the order of `forward`, are fields of
 //!    [`Logits`]), by `feature_loss!` in [`feature_losses`] (student and teacher features), or by hand in
-//!    [`sample_losses`] or, if its rows are tokens, `sequences.rs`, with inputs of any names and ranks. A loss with a
-//!    temperature joins the list of `at_temperature_is_the_loss_configured_with_it`.
+//!    [`sample_losses`], in `learned.rs` if it has features and parameters, or in `sequences.rs` if its rows are tokens,
+//!    with inputs of any names and ranks. A loss with a temperature joins the list of
+//!    `at_temperature_is_the_loss_configured_with_it`.
 //! 4. `golden/losses/<name>.py`: cases, the loss from its paper, the authors' code; then
 //!    `golden/losses.py --only <name>` writes the `.json` beside it. The suite fails without the file.
 //! 5. `benches/benches/losses.rs`: its row.
@@ -21,6 +22,7 @@ use burn_distill_losses::*;
 use serde_json::Value;
 
 use crate::{
+    learned::learned_losses,
     other::{Inputs, Named, Outcome},
     sequences::sequence_losses,
 };
@@ -270,6 +272,10 @@ pub(crate) fn feature_losses() -> Vec<FeatureLoss> {
             settings: &["{}", r#"{"p": 1.0}"#, r#"{"p": 3.0}"#],
             any_teacher_shape: true,
         }),
+        feature_loss!("ft", FtLossConfig, {
+            settings: &["{}", r#"{"p": 2}"#, r#"{"map_power": 2.0}"#, r#"{"p": 2, "map_power": 3.0}"#],
+            any_teacher_shape: false,
+        }),
         feature_loss!("sp", SpLossConfig, { settings: &["{}"], any_teacher_shape: true }),
         feature_loss!("rkd", RkdLossConfig, {
             settings: &["{}", r#"{"distance_weight": 1.0, "angle_weight": 0.0}"#],
@@ -334,7 +340,7 @@ fn one_stage(seed: u64, batch: usize) -> Named {
 }
 
 pub(crate) fn other_losses() -> Vec<OtherLoss> {
-    sample_losses().into_iter().chain(sequence_losses()).collect()
+    sample_losses().into_iter().chain(learned_losses()).chain(sequence_losses()).collect()
 }
 
 /// Losses with a row for each sample.
