@@ -13,6 +13,7 @@
 //! | a student feature in the teacher's shape | [`LinearConnector`], [`ConvConnector`], [`MlpConnector`], [`BottleneckConnector`], [`ReviewConnector`] |
 //! | the teacher's own classifier at the end of a student (SimKD) | [`ReusedClassifier`] |
 //! | the factors of factor transfer | [`Paraphraser`], [`Translator`] |
+//! | one network for several tasks | [`MultiTaskStudent`] |
 //! | a run that resumes to the same numbers | [`SeededLoader`] |
 //!
 //! A model becomes a student by one method, generic over the batch it reads:
@@ -42,6 +43,7 @@ mod fingerprint;
 mod frozen;
 mod loader;
 mod mean_teacher;
+mod multi_task;
 mod no_teacher;
 mod parameters;
 mod reused;
@@ -60,6 +62,7 @@ pub use fingerprint::fingerprint;
 pub use frozen::Frozen;
 pub use loader::{Seeded, SeededLoader, SeededLoaderConfig};
 pub use mean_teacher::MeanTeacher;
+pub use multi_task::{Branch, HeadOutput, LinearHead, LinearHeadConfig, MultiTaskOutput, MultiTaskStudent};
 pub use no_teacher::NoTeacher;
 pub use parameters::{parameter_count, weight_bytes};
 pub use reused::{ReusedClassifier, ReusedOutput};
