@@ -17,6 +17,7 @@ import torch.nn.functional as F
 # Repository -> the commit that the committed numbers were checked against.
 COMMITS = {
     "CA-MKD": "c2f39a9f13c1998e9971815760364587222581ce",
+    "LibMTL": "4336804847eaa5e0b924b743d76beec7ac3fdc97",
     "CLIP-KD": "f3ae18b9da8ac8570796c4e113cb8a9006dab18a",
     "TinyCLIP": "ad981bf308f007c4a47c1b34786cc90bbfd2c43c",
     "RepDistiller": "b84f547c5db6a35318d4671d7d5c4de74c822403",

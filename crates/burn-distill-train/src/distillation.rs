@@ -15,7 +15,7 @@ use crate::report::MetricsRow;
 use crate::run::Prepared;
 use crate::scheduler::LearningRate;
 use crate::state::NonFinite;
-use crate::{OptimizerConfig, Temperature, TrainError};
+use crate::{Balance, OptimizerConfig, Task, Temperature, TrainError};
 
 /// Whether a run goes on from a checkpoint in its folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,6 +172,29 @@ where
         self
     }
 
+    /// Adds a task to the objective: a group of terms with metrics of its own, balanced against the other tasks.
+    ///
+    /// ```ignore
+    /// .task("orientation", |task| {
+    ///     task.term("kd", 1.0, move |view| kd.forward(view.student.heads.orientation.logits.clone(), ..))
+    ///         .classification(|view| ..)
+    /// })
+    /// .balance(Balance::Uncertainty)
+    /// ```
+    pub fn task<F>(mut self, name: &str, build: F) -> Self
+    where
+        F: FnOnce(Task<S::Output, T::Output, B, P>) -> Task<S::Output, T::Output, B, P>,
+    {
+        self.objective = self.objective.task(name, build);
+        self
+    }
+
+    /// Says how the losses of the tasks become one. The default is by fixed weights.
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.objective = self.objective.balance(balance);
+        self
+    }
+
     /// Sets the temperature that terms find in their view: a number, a schedule, or one that follows the gap. The
     /// default is 1.
     pub fn temperature(mut self, temperature: impl Into<Temperature>) -> Self {
@@ -238,7 +261,8 @@ where
         self
     }
 
-    /// Which epoch is the best. With a [`classification`](Self::classification) the default is the highest `accuracy`,
+    /// Which epoch is the best. With a [`classification`](Self::classification) the default is the highest `accuracy`
+    /// (the mean of the tasks' where they have one each),
     /// or without labels the lowest `kl_to_teacher`; otherwise it is the lowest `total`, which compares epochs only
     /// while temperature and weights stay as they are: a total under a falling temperature says little.
     pub fn monitor(mut self, monitor: Monitor) -> Self {

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, FloatDType, Gradients, Tensor};
 use burn::train::{InferenceStep, Interrupter, TrainOutput, TrainStep};
 use burn_distill_eval::kl_to_teacher;
 use burn_distill_models::{Student, Teacher, mix_seed};
 
 use crate::TrainError;
+use crate::balance::TaskObservation;
 use crate::buffers::Buffers;
 use crate::gradients;
-use crate::objective::{Evaluated, NoParts, Objective, TermValue};
-use crate::output::{DistillOutput, OutputState, Pending};
+use crate::objective::{Classification, Evaluated, NoParts, Objective, Outputs, TermValue};
+use crate::output::{DistillOutput, OutputState, Pending, PendingTask};
 use crate::state::{Fault, NonFinite, RunState};
 
 /// A student on its way: the module that burn-train trains.
@@ -49,6 +50,8 @@ where
     /// When the objective has no term, two of the same name, or an invalid schedule.
     pub fn new(student: S, teacher: T, objective: Objective<S::Output, T::Output, B, P>) -> Result<Self, TrainError> {
         objective.validate()?;
+        let device = student.devices().into_iter().next().unwrap_or_default();
+        let objective = objective.with_task_parameters(&device);
         Ok(Self { student, objective, teacher, run: Arc::default() })
     }
 
@@ -100,26 +103,36 @@ where
         let temperature = self.objective.temperature_at(step, &self.run.gap());
         let teacher = self.teacher.forward(batch);
         let student = self.student.forward(batch);
-        (self.objective.evaluate(&student, &teacher, batch, step, temperature), temperature)
+        let outputs = Outputs { student: &student, teacher: &teacher, batch, temperature };
+        let state = self.run.grad_norm_state().clone();
+        (self.objective.evaluate(outputs, step, &state), temperature)
     }
 
     fn output(&self, evaluated: Evaluated, temperature: f64) -> DistillOutput {
         let mut scalars: Vec<(Arc<str>, f64)> = vec![("temperature".into(), temperature)];
-        scalars.extend(evaluated.terms.iter().map(|term| (format!("weight:{}", term.name).into(), term.weight)));
-        let classification = evaluated.classification.map(|rows| crate::Classification {
-            student_logits: rows.student_logits.without_autodiff(),
-            teacher_logits: rows.teacher_logits.map(Tensor::without_autodiff),
-            targets: rows.targets,
-            labelled: rows.labelled,
+        let terms = evaluated.terms.iter().chain(evaluated.tasks.iter().flat_map(|task| &task.terms));
+        scalars.extend(terms.map(|term| (format!("weight:{}", term.name).into(), term.weight)));
+        let tasks = evaluated.tasks.into_iter().map(|task| PendingTask {
+            name: task.name,
+            loss: task.loss,
+            weight: task.weight,
+            terms: task.terms,
+            present: task.present,
+            classification: task.classification.map(without_autodiff),
         });
-        let total = evaluated.total.detach();
-        let pending = Pending { total, terms: evaluated.terms, classification, scalars };
+        let pending = Pending {
+            total: evaluated.total.detach(),
+            terms: evaluated.terms,
+            tasks: tasks.collect(),
+            classification: evaluated.classification.map(without_autodiff),
+            scalars,
+        };
         DistillOutput { state: OutputState::Pending(Box::new(pending)) }
     }
 
     /// The first term whose value counts and is not finite, or the total, in one read from the device.
     fn first_fault(&self, evaluated: &Evaluated) -> Option<(Arc<str>, f64)> {
-        let mut counted: Vec<_> = evaluated.terms.iter().filter(|term| term.weight != 0.0).cloned().collect();
+        let mut counted: Vec<_> = evaluated.counted().cloned().collect();
         let total = evaluated.total.clone().detach();
         counted.push(TermValue { name: "total".into(), weight: 1.0, value: total });
         let values = counted.iter().map(|term| term.value.clone().cast(FloatDType::F32)).collect();
@@ -128,17 +141,46 @@ where
         named.into_iter().find(|(_, value)| !value.is_finite())
     }
 
-    /// The gradients of the total; none while every weight is 0.
-    fn gradients(&self, evaluated: &Evaluated) -> GradientsParams {
-        let mut grads = GradientsParams::new();
+    /// The gradients of the total, none while every weight is 0, and under GradNorm how each task pulls.
+    fn gradients(&self, evaluated: &Evaluated) -> (GradientsParams, Vec<Option<TaskObservation>>) {
+        let (mut grads, mut pulls) = (GradientsParams::new(), Vec::new());
         if evaluated.total.is_tracked() {
-            grads = GradientsParams::from_grads(evaluated.total.backward(), self);
+            let gradients = evaluated.total.backward();
+            if self.objective.grad_norm().is_some() {
+                pulls = self.pulls(evaluated, &gradients);
+            }
+            grads = GradientsParams::from_grads(gradients, self);
         }
-        if grads.is_empty() && evaluated.terms.iter().any(|term| term.weight != 0.0) {
+        if grads.is_empty() && evaluated.counted().next().is_some() {
             let allowed = "one through which a gradient reaches the student or a learned part";
             self.run.stop(Fault::Setting { field: "term", allowed, given: "none that is".to_string() });
         }
-        grads
+        (grads, pulls)
+    }
+
+    /// How each task pulls at the shared features, in one read from the device; `None` for a task without a row.
+    fn pulls(&self, evaluated: &Evaluated, gradients: &Gradients) -> Vec<Option<TaskObservation>> {
+        let mut values = Vec::with_capacity(3 * evaluated.tasks.len());
+        for task in &evaluated.tasks {
+            let device = task.loss.device().inner();
+            let squared_norm = task.pull.as_ref().and_then(|pull| pull(gradients));
+            if task.pull.is_some() && squared_norm.is_none() {
+                let allowed = "the one through which the task's head reads the shared features";
+                let given = format!("one of `{}` that no gradient reaches", task.name);
+                self.run.stop(Fault::Setting { field: "branch", allowed, given });
+            }
+            let number = |value: f64| Tensor::<1>::full([1], value, &device);
+            let present = match &task.present {
+                Some(present) if task.counts => present.clone().without_autodiff(),
+                _ => number(f64::from(u8::from(task.counts))),
+            };
+            let squared_norm = squared_norm.unwrap_or_else(|| number(0.0));
+            values.extend([squared_norm, task.loss.clone().without_autodiff(), present]);
+        }
+        let values = values.into_iter().map(|value| value.cast(FloatDType::F32)).collect();
+        let values: Vec<f64> = Tensor::cat(values, 0).into_data().iter::<f32>().map(f64::from).collect();
+        let observation = |task: &[f64]| TaskObservation { squared_norm: task[0], loss: task[1] };
+        values.chunks_exact(3).map(|task| (task[2] > 0.0).then(|| observation(task))).collect()
     }
 
     fn observe_gap(&self, evaluated: &Evaluated) {
@@ -156,12 +198,14 @@ where
     fn admit<'a>(&self, grads: impl IntoIterator<Item = &'a GradientsParams>) -> Option<f64> {
         let micro_batches = self.run.take_micro_batches();
         if self.run.fault().is_some() || micro_batches == 0 {
+            self.run.grad_norm_state().forget();
             return None; // stopped, or every batch was skipped
         }
         let mean = 1.0 / micro_batches as f64;
         let norm = gradients::global_norm(self, grads) * mean;
         if !norm.is_finite() {
             self.run.not_finite("gradient", norm);
+            self.run.grad_norm_state().forget();
             return None;
         }
         self.run.add_grad_norm(norm);
@@ -170,9 +214,21 @@ where
     }
 
     fn after_optimizer(self) -> Self {
+        if let Some((alpha, learning_rate)) = self.objective.grad_norm() {
+            self.run.grad_norm_state().step(alpha, learning_rate);
+        }
         let teacher = self.teacher.after_step(&self.student, self.run.step());
         self.run.advance();
         Self { teacher, ..self }
+    }
+}
+
+fn without_autodiff(rows: Classification) -> Classification {
+    Classification {
+        student_logits: rows.student_logits.without_autodiff(),
+        teacher_logits: rows.teacher_logits.map(Tensor::without_autodiff),
+        targets: rows.targets,
+        labelled: rows.labelled,
     }
 }
 
@@ -196,9 +252,9 @@ where
         let before = skips.then(|| Buffers::of(self));
         let (evaluated, temperature) = self.evaluate(&batch);
         let mut fault = self.first_fault(&evaluated);
-        let mut grads = GradientsParams::new();
+        let (mut grads, mut pulls) = (GradientsParams::new(), Vec::new());
         if fault.is_none() {
-            grads = self.gradients(&evaluated);
+            (grads, pulls) = self.gradients(&evaluated);
             // Here, and not only before the optimiser's step, as the batch-norm statistics of this batch must go too.
             let norm = if skips { gradients::global_norm(self, [&grads]) } else { 0.0 };
             fault = (!norm.is_finite()).then(|| ("gradient".into(), norm));
@@ -212,6 +268,9 @@ where
             return TrainOutput { grads: GradientsParams::new(), item: DistillOutput::skipped() };
         }
         self.observe_gap(&evaluated);
+        if !pulls.is_empty() {
+            self.run.grad_norm_state().observe(&pulls);
+        }
         TrainOutput { grads, item: self.output(evaluated, temperature) }
     }
 

@@ -102,6 +102,7 @@
 //! placement of the optimiser. Batch-norm statistics are the mean of the devices' own. `DistributedDataParallel` is
 //! refused: its workers would each count the steps of the one run.
 
+mod balance;
 mod buffers;
 mod checkpoint;
 mod distillation;
@@ -123,8 +124,10 @@ mod run;
 mod scheduler;
 mod state;
 mod summary;
+mod task;
 mod temperature;
 
+pub use balance::Balance;
 pub use checkpoint::CheckpointError;
 pub use distillation::{Distillation, Resume, Trained};
 pub use distiller::Distiller;
@@ -138,4 +141,5 @@ pub use progress::Progress;
 pub use report::{MetricsRow, Report, ReportError, Table, read_metrics};
 pub use scheduler::LearningRate;
 pub use state::NonFinite;
+pub use task::Task;
 pub use temperature::Temperature;

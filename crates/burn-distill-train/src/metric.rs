@@ -13,10 +13,10 @@ use burn_distill_eval::ClassificationStats;
 use crate::output::{DistillOutput, Observed};
 use crate::state::RunState;
 
-/// Names that a term may not take.
+/// Names that a term or a task may not take.
 pub(crate) fn is_reserved(name: &str) -> bool {
     let names = ["total", "temperature", "learning_rate", "grad_norm"];
-    names.contains(&name) || Counted::ALL.iter().any(|counted| counted.name() == name) || name.contains(':')
+    names.contains(&name) || Counted::ALL.iter().any(|counted| counted.name() == name) || name.contains([':', '/'])
 }
 
 impl Adaptor<Arc<Observed>> for DistillOutput {
@@ -45,6 +45,9 @@ impl Counted {
         Self::CalibrationError,
         Self::TeacherAccuracy,
     ];
+
+    /// What also has a mean over tasks: what chooses the best epoch, and what the report compares.
+    pub(crate) const OF_TASKS: [Self; 3] = [Self::Accuracy, Self::KlToTeacher, Self::TeacherAccuracy];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -117,8 +120,9 @@ impl ItemMean {
 pub(crate) enum Source {
     /// The mean of a value over the items of the epoch.
     Mean(ItemMean),
-    /// Counted over all rows of the epoch.
-    Counted { kind: Counted, stats: Box<ClassificationStats> },
+    /// Counted over all rows of the epoch: the mean over those of `tasks` that have a value. The objective's own
+    /// classification is that of no task.
+    Counted { kind: Counted, tasks: Vec<(Option<Arc<str>>, ClassificationStats)> },
     /// The mean norm of the gradients over the optimiser steps of the epoch.
     GradNorm(Arc<RunState>),
     /// The last learning rate.
@@ -148,8 +152,13 @@ impl NamedMetric {
         Self::new(name, Source::Mean(ItemMean::default()), false)
     }
 
-    pub(crate) fn counted(kind: Counted) -> Self {
-        Self::new(kind.name(), Source::Counted { kind, stats: Box::default() }, kind.higher_is_better())
+    pub(crate) fn counted(name: impl Into<String>, kind: Counted, tasks: Vec<Option<Arc<str>>>) -> Self {
+        let tasks = tasks.into_iter().map(|task| (task, ClassificationStats::default())).collect();
+        Self::new(name, Source::Counted { kind, tasks }, kind.higher_is_better())
+    }
+
+    pub(crate) fn metric_name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn grad_norm(run: Arc<RunState>) -> Self {
@@ -194,15 +203,18 @@ impl Metric for NamedMetric {
                 self.epoch = mean.value();
             }
             Source::GradNorm(run) => self.now = run.grad_norms().last,
-            Source::Counted { kind, stats } => {
-                let batch = match kind {
-                    Counted::TeacherAccuracy => &item.teacher_classification,
-                    _ => &item.classification,
-                };
-                if let Some(batch) = batch {
-                    self.now = kind.value(batch);
+            Source::Counted { kind, tasks } => {
+                let mut seen = Vec::new();
+                for (task, stats) in tasks.iter_mut() {
+                    let Some(batch) = item.classified(task.as_deref(), *kind == Counted::TeacherAccuracy) else {
+                        continue;
+                    };
+                    seen.extend(kind.value(batch));
                     stats.merge(batch);
-                    self.epoch = kind.value(stats);
+                }
+                if !seen.is_empty() {
+                    self.now = mean(&seen);
+                    self.epoch = mean(&tasks.iter().filter_map(|(_, stats)| kind.value(stats)).collect::<Vec<_>>());
                 }
             }
             Source::LearningRate => {
@@ -230,7 +242,10 @@ impl Metric for NamedMetric {
     fn clear(&mut self) {
         let source = match &self.source {
             Source::Mean(_) => Source::Mean(ItemMean::default()),
-            Source::Counted { kind, .. } => Source::Counted { kind: *kind, stats: Box::default() },
+            Source::Counted { kind, tasks } => {
+                let tasks = tasks.iter().map(|(task, _)| (task.clone(), ClassificationStats::default())).collect();
+                Source::Counted { kind: *kind, tasks }
+            }
             Source::GradNorm(run) => {
                 run.clear_grad_norms();
                 Source::GradNorm(run.clone())
@@ -240,6 +255,10 @@ impl Metric for NamedMetric {
         };
         *self = Self { name: self.name.clone(), ..Self::new("", source, self.higher_is_better) };
     }
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 impl Numeric for NamedMetric {

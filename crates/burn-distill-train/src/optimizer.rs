@@ -48,6 +48,9 @@ pub enum OptimizerRule {
 /// Parameters that are not decayed by default: biases and the scale and shift of norms.
 pub const NORMS_AND_BIASES: &str = r"(^|\.)(bias|gamma|beta)$";
 
+/// What [`Balance::Uncertainty`](crate::Balance::Uncertainty) learns: a decay would move its optimum.
+const TASK_PARAMETERS: &str = r"(^|\.)tasks\.log_variances$";
+
 /// Configuration of the optimiser of a run.
 ///
 /// ```
@@ -111,10 +114,12 @@ impl OptimizerConfig {
         {
             return Err(TrainError::setting("weight_decay", "in [0, inf)", decay));
         }
-        let no_decay = ParamGroup::from_any_regexes(self.no_decay.clone()).map_err(|error| {
+        let mut undecayed = self.no_decay.clone();
+        undecayed.push(TASK_PARAMETERS.to_string());
+        let no_decay = ParamGroup::from_any_regexes(undecayed).map_err(|error| {
             TrainError::setting("no_decay", "regular expressions", format!("{:?}: {error:?}", self.no_decay))
         })?;
-        let excludes = !self.no_decay.is_empty() && self.weight_decay != WeightDecay::None;
+        let excludes = self.weight_decay != WeightDecay::None;
         let l2 = match self.weight_decay {
             WeightDecay::L2(penalty) => Some(WeightDecayConfig { penalty: penalty as f32 }),
             _ => None,

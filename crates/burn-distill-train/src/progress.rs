@@ -9,6 +9,8 @@ use burn::train::renderer::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::report::of_any_task;
+
 /// How a run shows that it is alive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Progress {
@@ -74,7 +76,7 @@ impl LineRenderer {
         };
         text.push_str("  train");
         text.push_str(&shown(&self.train, |name| {
-            name.contains(':') || name.starts_with("kl_") || name.contains("top5")
+            name.contains(':') || of_any_task(name).starts_with("kl_") || name.contains("top5")
         }));
         text.push_str("  | valid");
         text.push_str(&shown(&self.valid, |name| name.contains(':') || name == "temperature"));
@@ -85,7 +87,7 @@ impl LineRenderer {
 
 /// Shares in per cent, everything else in four digits.
 fn short(name: &str, value: f64) -> String {
-    match name {
+    match of_any_task(name) {
         "accuracy" | "accuracy_top5" | "agreement" => format!("{:.2} %", 100.0 * value),
         name if name.ends_with("_per_second") => format!("{value:.0}"),
         _ if value != 0.0 && value.abs() < 1e-3 => format!("{value:.2e}"),

@@ -16,7 +16,7 @@ use crate::distillation::{Distillation, Resume, Settings, Trained};
 use crate::folder;
 use crate::from_epoch::FromEpoch;
 use crate::history::{History, JsonLinesLogger, Monitor};
-use crate::metric::{Counted, NamedMetric};
+use crate::metric::NamedMetric;
 use crate::objective::Objective;
 use crate::scheduler::RunScheduler;
 use crate::state::RunState;
@@ -137,7 +137,7 @@ where
             .early_stopping(end)
             .label(settings.label.as_deref().unwrap_or("distillation"))
             .with_training_strategy(TrainingStrategy::Default(strategy));
-        for metric in self.metrics() {
+        for metric in self.distiller.objective().metrics() {
             training = training.metric_train_numeric(metric.clone()).metric_valid_numeric(metric);
         }
         training = training
@@ -164,19 +164,6 @@ where
             Some(error) => Err(TrainError::Training { message: error.to_string() }),
             None => Ok(()),
         }
-    }
-
-    /// What is shown for training and validation alike.
-    fn metrics(&self) -> Vec<NamedMetric> {
-        let objective = self.distiller.objective();
-        let mut metrics = vec![NamedMetric::mean("total")];
-        metrics.extend(objective.term_names().map(NamedMetric::mean));
-        if objective.has_classification() {
-            metrics.extend(Counted::ALL.map(NamedMetric::counted));
-        }
-        metrics.push(NamedMetric::mean("temperature"));
-        metrics.extend(objective.term_names().map(|name| NamedMetric::mean(format!("weight:{name}"))));
-        metrics
     }
 
     /// Writes the best student and the report; gives the teacher of that epoch back.
@@ -238,7 +225,7 @@ fn check<M, S, T, B, P>(settings: &Settings<M>, objective: &Objective<S, T, B, P
         return Err(TrainError::setting("devices", "`SingleDevice` or `MultiDevice`", "`DistributedDataParallel`"));
     }
     let speed = format!("{}_per_second", settings.item_name);
-    if objective.term_names().any(|name| name == speed) {
+    if objective.task_names().chain(objective.term_names()).any(|name| name == speed) {
         return Err(TrainError::setting("term", "a name that is no other metric's", format!("`{speed}`")));
     }
     let monitor = match &settings.monitor {
@@ -246,12 +233,9 @@ fn check<M, S, T, B, P>(settings: &Settings<M>, objective: &Objective<S, T, B, P
         None if objective.has_classification() => return Ok(()), // which metrics there are, the data will show
         None => Monitor::lowest("total"),
     };
-    let mut names = vec!["total".to_string(), "temperature".to_string()];
-    names.extend(objective.term_names().flat_map(|name| [name.to_string(), format!("weight:{name}")]));
-    if objective.has_classification() {
-        names.extend(Counted::ALL.map(|counted| counted.name().to_string()));
-    }
-    if !names.contains(&monitor.metric) {
+    let metrics = objective.metrics();
+    let names: Vec<_> = metrics.iter().map(NamedMetric::metric_name).collect();
+    if !names.contains(&monitor.metric.as_str()) {
         let given = format!("`{}`; there are {}", monitor.metric, names.join(", "));
         return Err(TrainError::setting("monitor", "a metric that the validation data gives", given));
     }

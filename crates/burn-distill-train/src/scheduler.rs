@@ -71,6 +71,14 @@ const BAD_OBSERVATIONS: &str = "plateau.bad_observations";
 const COOLDOWN_LEFT: &str = "plateau.cooldown_left";
 const REDUCTIONS: &str = "plateau.reductions";
 
+fn logit_of(task: usize) -> String {
+    format!("grad_norm.{task}.logit")
+}
+
+fn initial_of(task: usize) -> String {
+    format!("grad_norm.{task}.initial")
+}
+
 impl RunScheduler {
     pub(crate) fn new(rate: LearningRate, run: Arc<RunState>) -> Self {
         Self { rate, run }
@@ -93,10 +101,17 @@ impl LrScheduler for RunScheduler {
         if let Some(best) = best {
             record = record.with_scalar(BEST, best);
         }
-        match self.run.gap().mean {
-            Some(mean) => record.with_scalar(GAP, mean),
-            None => record,
+        if let Some(mean) = self.run.gap().mean {
+            record = record.with_scalar(GAP, mean);
         }
+        let balance = self.run.grad_norm_state();
+        for (task, (logit, initial)) in balance.logits.iter().zip(&balance.initial).enumerate() {
+            record = record.with_scalar(&logit_of(task), *logit);
+            if let Some(initial) = initial {
+                record = record.with_scalar(&initial_of(task), *initial);
+            }
+        }
+        record
     }
 
     /// The step itself is the manifest's, which is read before.
@@ -109,6 +124,13 @@ impl LrScheduler for RunScheduler {
             reductions: count(REDUCTIONS),
         };
         self.run.gap().mean = record.scalar(GAP);
+        let mut balance = self.run.grad_norm_state();
+        *balance = Default::default();
+        while let Some(logit) = record.scalar(&logit_of(balance.logits.len())) {
+            let initial = record.scalar(&initial_of(balance.logits.len()));
+            balance.logits.push(logit);
+            balance.initial.push(initial);
+        }
     }
 }
 
@@ -133,6 +155,9 @@ mod tests {
             plateau.observe(&mut first.plateau(), metric);
         }
         first.gap().mean = Some(1.0 / 3.0);
+        let observation = |loss| Some(crate::balance::TaskObservation { squared_norm: loss, loss });
+        first.grad_norm_state().observe(&[observation(0.1), observation(0.7), None]);
+        first.grad_norm_state().step(1.5, 0.1);
         assert_eq!(scheduler.step(), 0.75 * 0.25);
 
         let bytes = scheduler.to_record().into_bytes().unwrap();
@@ -143,6 +168,8 @@ mod tests {
         assert_eq!(resumed.step(), scheduler.step());
         assert_eq!(*second.plateau(), *first.plateau());
         assert_eq!(*second.gap(), *first.gap());
+        assert_eq!(*second.grad_norm_state(), *first.grad_norm_state());
+        assert_ne!(second.grad_norm_state().logits, [0.0; 3]);
     }
 
     #[test]

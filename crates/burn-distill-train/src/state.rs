@@ -5,6 +5,8 @@ use burn::train::Interrupter;
 use burn_distill_schedules::{GapState, PlateauState};
 use serde::{Deserialize, Serialize};
 
+use crate::balance::GradNormState;
+
 /// What to do with a step whose loss or gradient is NaN or infinite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -31,6 +33,7 @@ pub(crate) struct RunState {
     micro_batches: AtomicUsize,
     gap: Mutex<GapState>,
     plateau: Mutex<PlateauState>,
+    grad_norm_state: Mutex<GradNormState>,
     grad_norms: Mutex<GradNorms>,
     fault: Mutex<Option<Fault>>,
 }
@@ -128,6 +131,10 @@ impl RunState {
 
     pub(crate) fn plateau(&self) -> MutexGuard<'_, PlateauState> {
         lock(&self.plateau)
+    }
+
+    pub(crate) fn grad_norm_state(&self) -> MutexGuard<'_, GradNormState> {
+        lock(&self.grad_norm_state)
     }
 
     pub(crate) fn add_grad_norm(&self, norm: f64) {

@@ -44,7 +44,7 @@ const KINDS: [(&str, Unit); 10] = [
 
 /// The chart that shows a metric, as an index of [`KINDS`]. A name that is none of the known ones is a loss term.
 fn kind(name: &str) -> usize {
-    match name {
+    match of_any_task(name) {
         "accuracy" | "accuracy_top5" | "agreement" | "teacher_accuracy" => 1,
         "temperature" => 2,
         "learning_rate" => 3,
@@ -55,6 +55,14 @@ fn kind(name: &str) -> usize {
         name if name.starts_with("weight:") => 4,
         name if name.ends_with("_per_second") => 9,
         _ => 0,
+    }
+}
+
+/// A metric without the task that it is of: `accuracy` of `orientation/accuracy`.
+pub(crate) fn of_any_task(name: &str) -> &str {
+    match name.split_once('/') {
+        Some((task, metric)) if !task.contains(':') => metric,
+        _ => name,
     }
 }
 

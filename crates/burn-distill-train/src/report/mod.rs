@@ -12,6 +12,7 @@ use std::path::Path;
 
 use burn_distill_eval::Comparison;
 
+pub(crate) use chart::of_any_task;
 pub use error::ReportError;
 pub use metrics::{MetricsRow, read_metrics};
 

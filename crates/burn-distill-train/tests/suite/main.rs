@@ -12,4 +12,5 @@ mod optimizers;
 mod refusals;
 mod resume;
 mod settings;
+mod tasks;
 mod teacher;

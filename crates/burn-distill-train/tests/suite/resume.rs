@@ -10,10 +10,11 @@ use burn::tensor::Device;
 use burn_distill_losses::HintLossConfig;
 use burn_distill_models::{Frozen, LinearConnectorConfig, MeanTeacher, Seeded, SeededLoaderConfig, Student, Teacher};
 use burn_distill_schedules::{GapTemperature, ReduceOnPlateau, Schedule};
-use burn_distill_train::{Distillation, LearningRate, Monitor, OptimizerConfig, Progress, WeightDecay};
+use burn_distill_train::{Balance, Distillation, LearningRate, Monitor, OptimizerConfig, Progress, WeightDecay};
 use rand::RngExt;
 
 use crate::fixture::*;
+use crate::tasks::{class_task, side_task, two_tasks};
 
 const FOLDER: &str = "BURN_DISTILL_TEST_FOLDER";
 const VARIANT: &str = "BURN_DISTILL_TEST_VARIANT";
@@ -48,6 +49,8 @@ fn train(variant: &str, folder: &Path, epochs: usize) {
             let train = DataLoaderBuilder::new(FromSamples).batch_size(6).shuffle(7).build(InMemDataset::new(samples));
             distil(student, teacher, 12, train, folder, epochs);
         }
+        "uncertainty" => distil_tasks(Balance::Uncertainty, folder, epochs),
+        "grad_norm" => distil_tasks(Balance::grad_norm(1.5), folder, epochs),
         other => panic!("no variant {other}"),
     }
 }
@@ -88,6 +91,26 @@ where
         .clip_grad_norm(0.5)
         .accumulate(2)
         .seed(11)
+        .epochs(epochs)
+        .folder(folder)
+        .progress(Progress::Silent)
+        .run()
+        .unwrap();
+}
+
+/// Two tasks, one of which has few rows and in some batches none.
+fn distil_tasks(balance: Balance, folder: &Path, epochs: usize) {
+    let mut samples = samples(40, 5);
+    samples.iter_mut().enumerate().filter(|(index, _)| index % 5 > 0).for_each(|(_, sample)| sample.target = None);
+    let config = SeededLoaderConfig::new(3).with_shuffle(true).with_seed(3);
+    let train = loader_with(samples, 0.1, config);
+    Distillation::new(two_tasks(6, 1), Frozen::new(two_tasks(9, 2)), train, loader(self::samples(10, 6), 4))
+        .task("class", |task| class_task(task.mask(|view| view.batch.labelled.clone())))
+        .task("side", side_task)
+        .balance(balance)
+        .learning_rate(0.02)
+        .clip_grad_norm(2.0)
+        .accumulate(2)
         .epochs(epochs)
         .folder(folder)
         .progress(Progress::Silent)
@@ -177,13 +200,23 @@ fn killed_under_the_average_of_itself() {
 }
 
 #[test]
+fn killed_while_uncertainties_are_learned() {
+    assert_killed_run_equals_whole("uncertainty");
+}
+
+#[test]
+fn killed_while_gradients_are_balanced() {
+    assert_killed_run_equals_whole("grad_norm");
+}
+
+#[test]
 fn killed_with_burns_own_shuffled_loader() {
     assert_killed_run_equals_whole("burn_loader");
 }
 
 #[test]
 fn continued_at_every_epoch_boundary() {
-    for variant in ["frozen", "mean_teacher"] {
+    for variant in ["frozen", "mean_teacher", "uncertainty", "grad_norm"] {
         let whole = tempfile::tempdir().unwrap();
         finish(variant, whole.path(), "3");
         for epochs in ["1,3", "2,3", "1,2,3", "3,3"] {
@@ -208,6 +241,13 @@ fn what_the_tests_above_rely_on_does_move() {
     assert_eq!(rows.last().unwrap().step, 32);
     let unshrunk = Schedule::cosine(0.2, 0.05, 40).unwrap().value(31);
     assert!(of(8, "learning_rate") < 0.75 * unshrunk, "the plateau never shrank the rate");
+    for variant in ["uncertainty", "grad_norm"] {
+        let folder = tempfile::tempdir().unwrap();
+        finish(variant, folder.path(), "8");
+        let rows = timeless(folder.path());
+        let weights = [1, 8].map(|epoch| value(&rows, epoch, "valid", "weight:class").unwrap());
+        assert!((weights[0] - weights[1]).abs() > 0.01, "{variant}: {weights:?}");
+    }
 }
 
 /// Whatever random an unrelated part of the process draws: the masks come from the run's seed.

@@ -126,7 +126,7 @@ fn monitors() {
         message.starts_with("`monitor` must be a metric that the validation data gives, got `acuracy`"),
         "{message}"
     );
-    assert!(message.contains("total, temperature, loss, weight:loss"), "{message}");
+    assert!(message.contains("total, loss, temperature, weight:loss"), "{message}");
     assert!(refused(|run| run.monitor(Monitor::lowest("accuracy"))).contains("got `accuracy`"));
     // There is a classification, but the data has no targets: the first epoch shows it.
     let folder = tempfile::tempdir().unwrap();
