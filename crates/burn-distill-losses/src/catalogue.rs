@@ -603,8 +603,8 @@ catalogue! {
         needs: &[Need::TeacherLogits],
         learns: "",
         cost: "rows · classes for the student, rows · draws for the teacher",
-        evidence: "3B to 300M, 12 distinct tokens a row: LM loss 2.75 as with all logits, 2.81 without KD; top-k \
-                   below 25 is worse than none (authors' poster)",
+        evidence: "3B to 300M, 12 distinct tokens a row: LM loss 2.75 as with all logits, 2.81 without KD; a top-25 \
+                   is worse than none (authors' poster)",
         reference: "Anshumann 2025, arXiv 2503.16870",
     },
     uld: [UldLoss, UldLossConfig] {
