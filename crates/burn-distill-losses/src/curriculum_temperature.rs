@@ -210,22 +210,23 @@ mod tests {
         let (student, teacher) = logits(&device);
         let student = student.require_grad();
         let base = CurriculumTemperatureLossConfig::new().with_raw_temperature(-2.0).init(&device).unwrap();
-        let gradients = |loss: &CurriculumTemperatureLoss| {
-            let value = loss.forward(student.clone(), teacher.clone(), None);
+        // The gradient arrives at the parameter of `of`, whichever copy was called.
+        let gradients = |of: &CurriculumTemperatureLoss, called: CurriculumTemperatureLoss| {
+            let value = called.forward(student.clone(), teacher.clone(), None);
             let gradients = value.backward();
-            let raw = loss.raw_temperature.val().grad(&gradients).unwrap().into_scalar::<f64>();
+            let raw = of.raw_temperature.val().grad(&gradients).unwrap().into_scalar::<f64>();
             (value.into_scalar::<f64>(), raw, student.grad(&gradients).unwrap())
         };
-        let (value, full, of_student) = gradients(&base);
+        let (value, full, of_student) = gradients(&base, base.clone());
         let moved = CurriculumTemperatureLossConfig::new().with_raw_temperature(-2.0 + 0.05).init(&device).unwrap();
-        let slope = (gradients(&moved).0 - value) / 0.05;
+        let slope = (gradients(&moved, moved.clone()).0 - value) / 0.05;
         assert!(slope.abs() > 0.01);
         assert_relative_eq!(full, -slope, max_relative = 0.1);
-        let (same_value, half, same_gradient) = gradients(&base.at_reversal(0.5));
+        let (same_value, half, same_gradient) = gradients(&base, base.at_reversal(0.5));
         assert_eq!(same_value, value);
         assert_relative_eq!(half, full / 2.0, max_relative = 1e-6);
         assert_eq!((same_gradient - of_student).abs().max().into_scalar::<f64>(), 0.0);
-        assert_eq!(gradients(&base.at_reversal(0.0)).1, 0.0);
+        assert_eq!(gradients(&base, base.at_reversal(0.0)).1, 0.0);
     }
 
     #[test]
