@@ -158,7 +158,10 @@ pub(crate) fn with_weights<M: Module>(module: M, seed: u64) -> M {
 
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             self.count += 1;
-            if self.path.last().is_some_and(|name| name.starts_with("running")) {
+            let learned = |name: &String| {
+                !["running_", "student_memory", "teacher_memory", "log_"].iter().any(|p| name.starts_with(p))
+            };
+            if !self.path.iter().all(learned) {
                 return param;
             }
             let mut rng = rng_from_seed(mix_seed(&[self.seed, self.count]));

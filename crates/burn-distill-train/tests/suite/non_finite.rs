@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+use burn_distill_losses::{CrdLoss, CrdLossConfig, CrdNegatives};
 use burn_distill_models::{Frozen, MeanTeacher};
 use burn_distill_schedules::{GapTemperature, Schedule};
 use burn_distill_train::{Distillation, Monitor, NonFinite, OptimizerConfig, Progress, TrainError, Trained};
@@ -169,6 +171,57 @@ fn skipped_batches_are_counted_across_a_resumed_run() {
     assert!(numbers_of(folder.path()).iter().all(|number| number.is_finite()));
     let report = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
     assert!(report.contains("3 batches were skipped"));
+}
+
+/// What a loss with a memory of 12 samples, of width 3, remembers: the student's and the teacher's rows, and ln Z.
+fn remembered(crd: &CrdLoss) -> Vec<Vec<f32>> {
+    struct Remembered(Vec<Vec<f32>>);
+    impl ModuleVisitor for Remembered {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let dims = param.val().dims();
+            if dims[..] == [12, 3] || dims[..] == [2] {
+                self.0.push(param.val().into_data().try_to_vec().unwrap());
+            }
+        }
+    }
+    let mut remembered = Remembered(Vec::new());
+    crd.visit(&mut remembered);
+    assert_eq!(remembered.0.len(), 3);
+    remembered.0
+}
+
+#[test]
+fn a_skipped_batch_is_not_remembered() {
+    let run = |bad: fn(&Batch) -> bool| {
+        let crd = CrdLossConfig::new(5, 9, 12).with_width(3).with_negatives(4).init(&device()).unwrap();
+        let before = remembered(&crd);
+        let folder = tempfile::tempdir().unwrap();
+        let trained = from_teacher(Mlp::normed(1), loader(samples(12, 5), 4), folder.path())
+            .parts(crd)
+            .term("crd", 0.1, move |view| {
+                let (student, teacher) = (view.student.hidden.clone(), view.teacher.hidden.clone());
+                let negatives = CrdNegatives::at_step(view.step);
+                let value = view.parts.forward(student, teacher, &view.batch.indices, negatives);
+                // The memory has moved already where the value is bad; validation has no batch of four that is.
+                if bad(view.batch) && value.device().is_autodiff() { value.mul_scalar(f64::NAN) } else { value }
+            })
+            .monitor(Monitor::lowest("crd"))
+            .non_finite(NonFinite::Skip)
+            .run()
+            .unwrap();
+        (before, remembered(&trained.parts), trained.skipped_batches)
+    };
+    let (before, after, skipped) = run(|batch| touches(batch, 5));
+    assert_eq!(skipped, 1);
+    for side in 0..2 {
+        for row in 0..12 {
+            let moved = before[side][3 * row..3 * row + 3] != after[side][3 * row..3 * row + 3];
+            assert_eq!(moved, !(4..8).contains(&row), "row {row} of side {side}");
+        }
+    }
+    assert!(after[2].iter().all(|z| z.abs() < 20.0), "{after:?}");
+    let (before, after, skipped) = run(|_| true);
+    assert_eq!((before, skipped), (after, 3));
 }
 
 #[test]

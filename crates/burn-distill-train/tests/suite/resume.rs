@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
-use burn_distill_losses::HintLossConfig;
+use burn_distill_losses::{CrdLossConfig, CrdNegatives, HintLossConfig};
 use burn_distill_models::{Frozen, LinearConnectorConfig, MeanTeacher, Seeded, SeededLoaderConfig, Student, Teacher};
 use burn_distill_schedules::{GapTemperature, ReduceOnPlateau, Schedule};
 use burn_distill_train::{Balance, Distillation, LearningRate, Monitor, OptimizerConfig, Progress, WeightDecay};
@@ -44,6 +44,33 @@ fn train(variant: &str, folder: &Path, epochs: usize) {
             let teacher = MeanTeacher::new(&student, 0.9).unwrap();
             distil(student, teacher, 8, loader_with(samples, 0.1, config), folder, epochs);
         }
+        "memory" => {
+            let targets: Vec<usize> = samples.iter().map(|sample| sample.target.unwrap()).collect();
+            // This process draws nothing but its initial memory from the generator.
+            device().seed(17);
+            let config = CrdLossConfig::new(8, 12, samples.len()).with_width(6).with_negatives(9);
+            let crd = config.init(&device()).unwrap().other_classes(&targets);
+            let teacher = Frozen::new(Mlp::new(12, true, 0.0, 2, &device()));
+            let config = SeededLoaderConfig::new(6).with_shuffle(true).with_seed(3);
+            Distillation::new(student, teacher, loader_with(samples, 0.1, config), loader(samples_of_validation(), 4))
+                .parts(with_weights(crd, 4))
+                .term("hard", 0.5, hard)
+                .term("crd", 0.1, |view| {
+                    let (student, teacher) = (view.student.hidden.clone(), view.teacher.hidden.clone());
+                    let negatives = CrdNegatives::at_step(view.step);
+                    view.parts.forward(student, teacher, &view.batch.indices, negatives)
+                })
+                .optimizer(OptimizerConfig::sgd())
+                .learning_rate(0.05)
+                .monitor(Monitor::lowest("hard"))
+                .accumulate(2)
+                .seed(11)
+                .epochs(epochs)
+                .folder(folder)
+                .progress(Progress::Silent)
+                .run()
+                .unwrap();
+        }
         "burn_loader" => {
             let teacher = Frozen::new(Mlp::new(12, true, 0.0, 2, &device()));
             let train = DataLoaderBuilder::new(FromSamples).batch_size(6).shuffle(7).build(InMemDataset::new(samples));
@@ -53,6 +80,10 @@ fn train(variant: &str, folder: &Path, epochs: usize) {
         "grad_norm" => distil_tasks(Balance::grad_norm(1.5), folder, epochs),
         other => panic!("no variant {other}"),
     }
+}
+
+fn samples_of_validation() -> Vec<Sample> {
+    samples(10, 6)
 }
 
 /// For Burn's own loader, whose items have no seeds.
@@ -75,7 +106,7 @@ where
     let connector = with_weights(LinearConnectorConfig::new(8, width).init(&device()), 4);
     let plateau = ReduceOnPlateau::new(0.5, 0).unwrap();
     let rate = LearningRate::Plateau { base: Schedule::cosine(0.2, 0.05, 40).unwrap(), plateau };
-    Distillation::new(student, teacher, train, loader(samples(10, 6), 4))
+    Distillation::new(student, teacher, train, loader(samples_of_validation(), 4))
         .parts(connector)
         .term("hard", 0.5, hard)
         .term("kd", Schedule::linear(0.0, 0.5, 10).unwrap(), soft)
@@ -210,13 +241,18 @@ fn killed_while_gradients_are_balanced() {
 }
 
 #[test]
+fn killed_with_a_memory_of_every_sample() {
+    assert_killed_run_equals_whole("memory");
+}
+
+#[test]
 fn killed_with_burns_own_shuffled_loader() {
     assert_killed_run_equals_whole("burn_loader");
 }
 
 #[test]
 fn continued_at_every_epoch_boundary() {
-    for variant in ["frozen", "mean_teacher", "uncertainty", "grad_norm"] {
+    for variant in ["frozen", "mean_teacher", "memory", "uncertainty", "grad_norm"] {
         let whole = tempfile::tempdir().unwrap();
         finish(variant, whole.path(), "3");
         for epochs in ["1,3", "2,3", "1,2,3", "3,3"] {
