@@ -10,7 +10,7 @@
 //! its first ancestor, and with that one trained on labels alone for as long as all generations together.
 //!
 //! Expect 81.9 %, 82.6 %, 82.5 % and 83.0 % for the generations and 81.5 % for labels alone, each within 0.9, and a
-//! verdict that it helped; 5 seeds, 2 minutes and a half on 2 idle cores.
+//! verdict that it helped; 5 seeds, 3 minutes on 2 cores.
 
 use anyhow::Result;
 use burn::tensor::Device;

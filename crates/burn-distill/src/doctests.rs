@@ -17,6 +17,7 @@ chapters! {
     ChoosingALoss: "choosing-a-loss.md",
     Schedules: "schedules.md",
     OwnModel: "own-model.md",
+    BeyondOneTeacher: "beyond-one-teacher.md",
     Resuming: "resuming.md",
     Data: "data.md",
     Backends: "backends.md",
