@@ -362,8 +362,9 @@ catalogue! {
         needs: &[Need::DenseTeacherLogits],
         learns: "",
         cost: "rows · classes",
-        evidence: "CIFAR-100, ResNet-32x4 to ResNet-8x4: KD from 73.33 to 76.62, DKD from 76.32 to 77.01 (the \
-                   authors); ImageNet, ResNet-34 to ResNet-18: 71.23, below KD's 71.37 (torchdistill)",
+        evidence: "CIFAR-100, ResNet-32x4 to ResNet-8x4: KD from 73.33 to 76.62, DKD from 76.32 to 77.01 \
+                   (logit-standardization-KD); ImageNet, ResNet-34 to ResNet-18: 71.23, below KD's 71.37 \
+                   (torchdistill)",
         weight: "9 for KD of standardised logits at T 2, beside 0.1 on labels (logit-standardization-KD)",
         reference: "Sun 2024, arXiv 2403.01427",
     },
@@ -428,7 +429,7 @@ catalogue! {
         learns: "",
         cost: "batch² · features",
         evidence: "ImageNet, ResNet-34 to ResNet-18: 70.74 against 70.04 alone and 70.68 for KD (ICKD); \
-                   RepDistiller's numbers are of its `Neighbours`",
+                   RepDistiller's numbers are of `Neighbours`",
         weight: "0.02, of `Neighbours` (RepDistiller)",
         reference: "Peng 2019, arXiv 1904.01802",
     },
@@ -528,13 +529,15 @@ catalogue! {
     },
     ft: [FtLoss, FtLossConfig] {
         family: Family::Features,
-        compares: "directions of factors, made by a paraphraser of the teacher's features and a translator of the student's",
+        compares: "directions of factors, made by a paraphraser of the teacher's features and a translator of the \
+                   student's",
         needs: &[Need::FeatureMaps, Need::SameChannels],
         learns: "",
         cost: "batch · features",
-        evidence: "CIFAR-100, ResNet-110 to ResNet-32: 72.37 against 71.14 alone and 73.08 for KD; WRN-40-2 to WRN-40-1: \
-                   71.59, below the student alone, 71.98 (RepDistiller, whose loss compares attention maps)",
-        weight: "500 (authors), 200 with `map_power` 2 (RepDistiller)",
+        evidence: "CIFAR-100, ResNet-110 to ResNet-32: 72.37 against 71.14 alone and 73.08 for KD; WRN-40-2 to \
+                   WRN-40-1: 71.59, below the student alone, 71.98 (RepDistiller, whose loss compares attention \
+                   maps)",
+        weight: "500 (Factor-Transfer-pytorch), 200 with `map_power` 2 (RepDistiller)",
         reference: "Kim 2018, arXiv 1802.04977",
     },
     crd: [CrdLoss, CrdLossConfig] {
@@ -554,9 +557,9 @@ catalogue! {
         needs: &[Need::FeatureMaps, Need::SameShape],
         learns: "two 3x3 convolutions",
         cost: "batch · positions · 18 channels²",
-        evidence: "ImageNet, ResNet-34 to ResNet-18: 71.69 against 69.90 alone; COCO, RetinaNet with \
-                   ResNet-50: 41.0 against 37.4 mAP (authors)",
-        weight: "7e-5 for classification, 2e-5 for detection and segmentation (authors)",
+        evidence: "ImageNet, ResNet-34 to ResNet-18: 71.69 against 69.90 alone; COCO, RetinaNet with ResNet-50: 41.0 \
+                   against 37.4 mAP (MGD)",
+        weight: "7e-5 for classification, 2e-5 for detection and segmentation (MGD)",
         reference: "Yang 2022, arXiv 2205.01529",
     },
     hidden_mse: [HiddenMseLoss, HiddenMseLossConfig] {
