@@ -9,6 +9,7 @@ use crate::draws::generator;
 
 /// The negatives of [`CrdLoss`](crate::CrdLoss): drawn by the loss, or given.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one for a batch")]
 pub enum CrdNegatives {
     /// Drawn by the loss, a pure function of its seed, this step of the run and each sample's index.
     Drawn {
@@ -117,8 +118,8 @@ mod tests {
     #[test]
     fn other_classes_are_drawn_whole_and_once() {
         let pool = Pool::other_classes(&CLASSES);
-        for sample in 0..10 {
-            let mut others: Vec<i64> = (0..10).filter(|i| CLASSES[*i] != CLASSES[sample]).map(|i| i as i64).collect();
+        for (sample, class) in CLASSES.iter().enumerate() {
+            let mut others: Vec<i64> = (0..10).filter(|i| CLASSES[*i] != *class).map(|i| i as i64).collect();
             let mut drawn = draw(&pool, &[sample], true, others.len(), 0);
             drawn.sort_unstable();
             others.sort_unstable();
