@@ -40,9 +40,13 @@ impl Images {
         Self::loader(images, SeededLoaderConfig::new(250))
     }
 
-    fn loader(images: &ImageDataset, config: SeededLoaderConfig) -> Result<Loader> {
+    /// Makes batches of the images as they are.
+    pub fn batcher(images: &ImageDataset) -> Result<ImageBatcher> {
         let augment = AugmentConfig::new(Normalization::fashion_mnist());
-        let batcher = ImageBatcher::new(augment.init(images.shape())?, images.num_classes())?;
-        Ok(Arc::new(SeededLoader::new(Arc::new(images.clone()), batcher, config)?))
+        Ok(ImageBatcher::new(augment.init(images.shape())?, images.num_classes())?)
+    }
+
+    fn loader(images: &ImageDataset, config: SeededLoaderConfig) -> Result<Loader> {
+        Ok(Arc::new(SeededLoader::new(Arc::new(images.clone()), Self::batcher(images)?, config)?))
     }
 }

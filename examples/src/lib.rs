@@ -8,7 +8,7 @@ mod options;
 mod recipe;
 mod table;
 
-pub use conv_net::{ConvNet, ConvNetOutput};
+pub use conv_net::{ConvNet, ConvNetOutput, ConvTrunk};
 pub use images::{Images, Loader};
 pub use options::Options;
 pub use recipe::{Recipe, accuracy, classified};

@@ -18,6 +18,7 @@ chapters! {
     Schedules: "schedules.md",
     OwnModel: "own-model.md",
     BeyondOneTeacher: "beyond-one-teacher.md",
+    MultiTask: "multi-task.md",
     Resuming: "resuming.md",
     Data: "data.md",
     Backends: "backends.md",
