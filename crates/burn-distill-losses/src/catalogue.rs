@@ -606,7 +606,7 @@ catalogue! {
         learns: "",
         cost: "relation heads · tokens² + tokens² · width",
         evidence: "task-agnostic BERT, RoBERTa and XLM-R students of any width and number of heads (MiniLMv2)",
-        reference: "Wang 2020, 2021 (MiniLM, MiniLMv2), arXiv 2002.10957, 2012.15828",
+        reference: "Wang 2021 (MiniLMv2), arXiv 2012.15828",
     },
     random_kd: [RandomKdLoss, RandomKdLossConfig] {
         family: Family::Sequences,

@@ -36,10 +36,11 @@
 //! What `new()` of a configuration makes; constructors named after other libraries, as [`KdLossConfig::trl`], have
 //! theirs (see [`Convention`]).
 //!
-//! - True Kullback-Leibler divergence in nats, not the cross-entropy that shares its gradient.
+//! - What compares distributions is a true divergence in nats, not the cross-entropy that shares its gradient. A loss that
+//!   is no divergence (DIST, TVD, ULD, regression on logits, the contrastive ones) says in its docs what it is.
 //! - Always times temperature squared, whatever else is set, so that a temperature does not change a term's weight.
 //! - [`Reduction::Mean`] divides by the number of unmasked rows, never by the number of classes. `forward_no_reduction`
-//!   gives the rows; for losses over a whole batch (DIST, SP, RKD) the rows are defined so that their mean is the loss.
+//!   gives the rows; for losses over a whole batch (as DIST, SP, RKD) they are defined so that their mean is the loss.
 //! - A divergence shrinks with temperature squared while its rounding does not, so in f32 the error of a value grows
 //!   with it, here as in PyTorch: relative, about 1e-6 up to T = 20, 1e-4 at 100, 1e-2 at 1000. Gradients are not
 //!   affected in this way; in f64 neither is.

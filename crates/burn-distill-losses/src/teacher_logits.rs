@@ -8,7 +8,7 @@ use crate::{
 
 /// What a teacher says about each row (sample or token): all logits, or the top-k log-probabilities.
 ///
-/// Every logit loss takes `impl Into<TeacherLogits>`, so one objective serves a live teacher and a cached one:
+/// Losses on logits take `impl Into<TeacherLogits>`, so one objective serves a live teacher and a cached one:
 /// `Tensor<2>` and `Tensor<3>` convert as dense logits (leading dimensions become rows), [`SparseLogits`] as sparse.
 /// No gradient ever flows to a teacher, even when its tensors are tracked.
 #[derive(Debug, Clone)]

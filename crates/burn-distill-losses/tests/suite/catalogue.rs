@@ -45,6 +45,12 @@ fn rows_are_complete_and_in_the_order_of_the_families() {
         ] {
             assert!(!text.is_empty(), "{}: `{field}` is empty", loss.name);
         }
+        // What follows makes the link to the paper.
+        if let Some((_, number)) = loss.reference.split_once("arXiv ") {
+            let digits = number.split('.').map(str::len).collect::<Vec<_>>();
+            let valid = matches!(digits[..], [4, 4 | 5]) && number.chars().all(|c| c == '.' || c.is_ascii_digit());
+            assert!(valid, "{}: arXiv {number}", loss.name);
+        }
         for text in [loss.compares, loss.learns, loss.cost, loss.evidence, loss.weight, loss.reference] {
             assert!(!text.contains(['|', '\n']), "{}: a cell of a table cannot hold {text:?}", loss.name);
         }
