@@ -160,6 +160,13 @@ def tvd():
     yield loss + "distillm", {}, dense("distillm_tvd"), other.distillm("tv_distance"), path, ""
 
 
+def skew():
+    path = f"{DISTILLM} skewed_forward_kl"
+    yield "SkewKlLossConfig::distillm", {}, dense("distillm_skew"), other.distillm("skewed_forward_kl"), path, ""
+    name, path = "SkewReverseKlLossConfig::distillm", f"{DISTILLM} skewed_reverse_kl"
+    yield name, {}, dense("distillm_skew_reverse"), other.distillm("skewed_reverse_kl"), path, ""
+
+
 # The temperature that a constructor sets, for the functions that ask for one.
 TEMPERATURES = {"textbrewer": 4, "mdistiller": 4, "repdistiller": 4}
 
@@ -172,7 +179,7 @@ def main():
     torch.set_num_threads(1)
     authors = Authors(arguments.reference_dir)
     found = []
-    for constructor, config, raw, function, where, brought in [*kd(), *reverse_kl(), *jsd(), *tvd()]:
+    for constructor, config, raw, function, where, brought in [*kd(), *reverse_kl(), *jsd(), *tvd(), *skew()]:
         inputs = tensors(raw)
         repository, path, name = where.split()
         constructor_name = constructor.split("::")[1]

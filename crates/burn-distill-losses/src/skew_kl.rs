@@ -1,9 +1,9 @@
 use burn::{config::Config, tensor::Tensor};
 
 use crate::{
-    ConfigError, Reduction, VocabularyPolicy,
+    ConfigError, Convention, KdForm, Reduction, VocabularyPolicy,
     align::Aligned,
-    divergence::{kl, mixture},
+    divergence::{cross_entropy, kl, mixture},
     tempered::{Tempered, tempered_loss},
 };
 
@@ -22,6 +22,12 @@ pub struct SkewKlLossConfig {
     /// What to do when the numbers of classes differ.
     #[config(default = "VocabularyPolicy::Error")]
     pub vocabulary: VocabularyPolicy,
+    /// Divergence or cross-entropy, with the mixture in the student's place.
+    #[config(default = "KdForm::Divergence")]
+    pub form: KdForm,
+    /// How it is scaled; this library's way by default, see [`Convention`].
+    #[config(default = "Convention::default()")]
+    pub convention: Convention,
 }
 
 impl SkewKlLossConfig {
@@ -32,7 +38,8 @@ impl SkewKlLossConfig {
     pub fn init(&self) -> Result<SkewKlLoss, ConfigError> {
         Ok(SkewKlLoss {
             alpha: ConfigError::unless((0.0..1.0).contains(&self.alpha), "alpha", "[0, 1)", self.alpha)?,
-            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?,
+            form: self.form,
+            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?.under(self.convention),
         })
     }
 }
@@ -45,8 +52,9 @@ impl SkewKlLossConfig {
 /// loss = T² · mean over rows of  KL(p || α p + (1 - α) q)
 /// ```
 ///
-/// **Scale**: true KL in nats, at most `-ln α`, always times temperature squared, averaged over unmasked rows. The
-/// authors' code leaves out the teacher's entropy (the gradient is the same) and knows no temperature.
+/// **Scale**: true KL in nats, at most `-ln α`, always times temperature squared, averaged over unmasked rows.
+/// [`SkewKlLossConfig::distillm`] is the authors' code, which leaves out the teacher's entropy (the gradient is the same)
+/// and knows no temperature.
 ///
 /// # Shapes
 /// - `student_logits`: `[.., classes]`, leading dimensions are rows;
@@ -85,13 +93,18 @@ impl SkewKlLossConfig {
 #[derive(Debug, Clone)]
 pub struct SkewKlLoss {
     alpha: f64,
+    form: KdForm,
     tempered: Tempered,
 }
 
 impl SkewKlLoss {
     fn divergence(&self, aligned: Aligned) -> Tensor<1> {
         let (student, teacher) = aligned.log_probs(self.tempered.temperature());
-        kl(teacher.clone(), mixture(student, teacher, self.alpha))
+        let mixture = mixture(student, teacher.clone(), self.alpha);
+        match self.form {
+            KdForm::Divergence => kl(teacher, mixture),
+            KdForm::CrossEntropy => cross_entropy(teacher.exp(), mixture),
+        }
     }
 }
 

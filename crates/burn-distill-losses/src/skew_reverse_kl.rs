@@ -1,7 +1,7 @@
 use burn::{config::Config, tensor::Tensor};
 
 use crate::{
-    ConfigError, Reduction, VocabularyPolicy,
+    ConfigError, Convention, Reduction, VocabularyPolicy,
     align::Aligned,
     divergence::{kl, mixture, reverse_kl},
     tempered::{Tempered, tempered_loss},
@@ -22,6 +22,9 @@ pub struct SkewReverseKlLossConfig {
     /// What to do when the numbers of classes differ.
     #[config(default = "VocabularyPolicy::Error")]
     pub vocabulary: VocabularyPolicy,
+    /// How it is scaled; this library's way by default, see [`Convention`].
+    #[config(default = "Convention::default()")]
+    pub convention: Convention,
 }
 
 impl SkewReverseKlLossConfig {
@@ -32,7 +35,7 @@ impl SkewReverseKlLossConfig {
     pub fn init(&self) -> Result<SkewReverseKlLoss, ConfigError> {
         Ok(SkewReverseKlLoss {
             alpha: ConfigError::unless((0.0..1.0).contains(&self.alpha), "alpha", "[0, 1)", self.alpha)?,
-            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?,
+            tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?.under(self.convention),
         })
     }
 }
@@ -46,7 +49,7 @@ impl SkewReverseKlLossConfig {
 /// ```
 ///
 /// **Scale**: true KL in nats, at most `-ln α`, always times temperature squared, averaged over unmasked rows. The
-/// authors' code knows no temperature. `alpha` weighs the student here and the teacher in
+/// authors' code knows no temperature ([`SkewReverseKlLossConfig::distillm`]). `alpha` weighs the student here and the teacher in
 /// [`SkewKlLoss`](crate::SkewKlLoss): in both it is the side that the divergence starts from.
 ///
 /// # Shapes

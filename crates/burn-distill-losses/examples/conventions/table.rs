@@ -6,7 +6,8 @@ use std::fmt::Write;
 use burn::tensor::{Bool, Device, Tensor};
 use burn_distill_losses::{
     Convention, Denominator, JsdLoss, JsdLossConfig, KdForm, KdLoss, KdLossConfig, Mask, ReverseKlLoss,
-    ReverseKlLossConfig, SparseLogits, Tail, TeacherLogits, TemperatureScale, TvdLoss, TvdLossConfig,
+    ReverseKlLossConfig, SkewKlLoss, SkewKlLossConfig, SkewReverseKlLoss, SkewReverseKlLossConfig, SparseLogits, Tail,
+    TeacherLogits, TemperatureScale, TvdLoss, TvdLossConfig,
 };
 
 /// What constructors ask for, and the temperature to set after them.
@@ -39,6 +40,8 @@ pub(crate) enum Loss {
     ReverseKl(ReverseKlLoss),
     Jsd(JsdLoss),
     Tvd(TvdLoss),
+    SkewKl(SkewKlLoss),
+    SkewReverseKl(SkewReverseKlLoss),
 }
 
 impl Loss {
@@ -48,6 +51,8 @@ impl Loss {
             Self::ReverseKl(loss) => loss.forward(student, teacher, mask),
             Self::Jsd(loss) => loss.forward(student, teacher, mask),
             Self::Tvd(loss) => loss.forward(student, teacher, mask),
+            Self::SkewKl(loss) => loss.forward(student, teacher, mask),
+            Self::SkewReverseKl(loss) => loss.forward(student, teacher, mask),
         }
     }
 }
@@ -101,6 +106,29 @@ impl Divergence for TvdLossConfig {
     }
 }
 
+impl Divergence for SkewKlLossConfig {
+    fn form(&self) -> &'static str {
+        match self.form {
+            KdForm::Divergence => "skew KL",
+            KdForm::CrossEntropy => "skew cross-entropy",
+        }
+    }
+
+    fn house(&self) -> Self {
+        Self::new().with_alpha(self.alpha)
+    }
+}
+
+impl Divergence for SkewReverseKlLossConfig {
+    fn form(&self) -> &'static str {
+        "skew reverse KL"
+    }
+
+    fn house(&self) -> Self {
+        Self::new().with_alpha(self.alpha)
+    }
+}
+
 macro_rules! constructors {
     ($($loss:ident $config:ident: $($name:ident($($argument:ident)?)),+;)+) => {
         vec![$($(Constructor {
@@ -136,6 +164,8 @@ pub(crate) fn constructors() -> Vec<Constructor> {
         Jsd JsdLossConfig: new(), trl(beta), trl_without_labels(beta), liger(beta), distillkit(temperature),
             axolotl(beta), distillm(lambda);
         Tvd TvdLossConfig: new(), distillkit(temperature), liger(), distillm();
+        SkewKl SkewKlLossConfig: new(), distillm();
+        SkewReverseKl SkewReverseKlLossConfig: new(), distillm();
     ]
 }
 

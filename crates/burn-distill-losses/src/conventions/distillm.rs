@@ -1,5 +1,7 @@
 use super::UNSCALED;
-use crate::{JsdLossConfig, KdForm, KdLossConfig, ReverseKlLossConfig, TvdLossConfig};
+use crate::{
+    JsdLossConfig, KdForm, KdLossConfig, ReverseKlLossConfig, SkewKlLossConfig, SkewReverseKlLossConfig, TvdLossConfig,
+};
 
 /// As DistiLLM's code computes it (jongwooko/distillm, `distillm/losses.py` at d47e77ff).
 impl KdLossConfig {
@@ -36,6 +38,32 @@ impl JsdLossConfig {
 impl TvdLossConfig {
     /// DistiLLM's `tv_distance`: divided by the labelled tokens (the mask). It has no temperature: 1 here, and no
     /// square of it at any other.
+    pub fn distillm() -> Self {
+        Self::new().with_temperature(1.0).with_convention(UNSCALED)
+    }
+}
+
+/// As DistiLLM's code computes it (jongwooko/distillm, `distillm/losses.py` at d47e77ff).
+impl SkewKlLossConfig {
+    /// DistiLLM's `skewed_forward_kl`: the cross-entropy of the teacher's probabilities with the mixture, divided by the
+    /// labelled tokens (the mask). Its `lam` weighs the teacher and is [`SkewKlLossConfig::alpha`], 0.1 by default
+    /// there too. It has no temperature: 1 here, and no square of it at any other.
+    ///
+    /// Classes whose logit is infinite on either side are left out of its sum; here they count: one that the student
+    /// excludes costs `-ln alpha` and more for the teacher's probability there.
+    pub fn distillm() -> Self {
+        Self::new().with_temperature(1.0).with_form(KdForm::CrossEntropy).with_convention(UNSCALED)
+    }
+}
+
+/// As DistiLLM's code computes it (jongwooko/distillm, `distillm/losses.py` at d47e77ff).
+impl SkewReverseKlLossConfig {
+    /// DistiLLM's `skewed_reverse_kl`: a true divergence, divided by the labelled tokens (the mask). Its `lam` weighs
+    /// the student and is [`SkewReverseKlLossConfig::alpha`], 0.1 by default there too. It has no temperature: 1 here,
+    /// and no square of it at any other.
+    ///
+    /// Classes whose logit is infinite on either side are left out of its sum; here they count: one that the teacher
+    /// excludes costs `-ln alpha` for the student's probability there.
     pub fn distillm() -> Self {
         Self::new().with_temperature(1.0).with_convention(UNSCALED)
     }

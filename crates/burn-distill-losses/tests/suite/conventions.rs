@@ -195,7 +195,7 @@ fn every_constructor_is_tested_and_shown() {
 
 #[test]
 fn conventions_survive_json() {
-    use burn_distill_losses::{JsdLossConfig, KdLossConfig, ReverseKlLossConfig, TvdLossConfig};
+    use burn_distill_losses::{JsdLossConfig, KdLossConfig, ReverseKlLossConfig, SkewKlLossConfig, TvdLossConfig};
 
     fn read<C: Config>(config: &C) -> C {
         serde_json::from_str(&serde_json::to_string(config).unwrap()).unwrap()
@@ -206,6 +206,8 @@ fn conventions_survive_json() {
     assert_eq!(read(&ReverseKlLossConfig::easydistill()).excluded, 1e-10);
     assert_eq!(read(&JsdLossConfig::distillm(0.75)).beta, 0.25);
     assert_eq!(read(&TvdLossConfig::liger()).convention, TvdLossConfig::liger().convention);
+    let skew = SkewKlLossConfig::distillm();
+    assert_eq!((read(&skew).form, read(&skew).convention), (skew.form, skew.convention));
 }
 
 #[test]
