@@ -32,12 +32,13 @@ def dense(name, shape=TOKENS, masked=True):
     return inputs
 
 
-def top_k(name, padded=True):
-    """Student logits, and the K most probable classes of the teacher at temperature 1; one row lists fewer."""
+def top_k(name, padded=True, of="teacher_logits"):
+    """Student logits, and the teacher's K most probable classes at temperature 1 (or those that are the student's);
+    one row lists fewer."""
     inputs = dense(name)
+    inputs["indices"] = np.argsort(-inputs[of], -1, kind="stable")[..., :K]
     teacher = inputs.pop("teacher_logits")
     log_probs = teacher - np.log(np.exp(teacher).sum(-1, keepdims=True))
-    inputs["indices"] = np.argsort(-log_probs, -1, kind="stable")[..., :K]
     inputs["log_probs"] = np.floor(np.take_along_axis(log_probs, inputs["indices"], -1) * 256) / 256
     if padded:
         inputs["log_probs"][1, 2, -1] = -np.inf
@@ -57,6 +58,8 @@ SQUARED = "divided by the labelled tokens, as its trainer does; the gradient tim
 TWICE = "times the labelled tokens, by which it divides twice"
 TUNE = "torchtune torchtune/modules/loss/kd_losses.py"
 GKD = "trl trl/experimental/gkd/gkd_trainer.py generalized_jsd_loss"
+SERVER = "trl trl/experimental/server_distillation/server_distillation_trainer.py _compute_server_forward_kl_loss"
+SELF = "trl trl/experimental/sdft/loss_utils.py compute_topk_self_distillation_loss"
 FUSED = "Liger-Kernel src/liger_kernel/chunked_loss/jsd_loss.py LigerFusedLinearJSDFunction"
 KIT = "DistillKit distillkit/lossfuncs"
 OPTIMIZER = "Model-Optimizer modelopt/torch/distill"
@@ -93,6 +96,8 @@ def kd():
     yield loss + "torchdistill_without_targets", at_2, samples("torchdistill_0"), other.torchdistill, KD_LOSS, ""
     yield loss + "trl", at_2, dense("trl_kd"), other.trl(0), GKD, ""
     yield loss + "trl_without_labels", at_2, unmasked("trl_kd_sum"), other.trl(0), GKD, ""
+    for tail in ("bucket", "renormalise"):
+        yield loss + "trl", {"temperature": 1, "tail": tail}, top_k(f"trl_server_{tail}"), other.trl_server, SERVER, ""
     yield loss + "torchtune", {}, dense("torchtune_kd"), other.torchtune("ForwardKLLoss"), f"{TUNE} ForwardKLLoss", ""
     yield loss + "liger", at_2, dense("liger_kd"), other.liger(0), FUSED, ""
     yield from distillkit("Kd", "kl", "KLDLoss")
@@ -144,6 +149,10 @@ def jsd():
         yield loss + "liger", config, dense(f"liger_jsd_{beta}"), other.liger(None), FUSED, ""
     config = {"beta": 0.3, "temperature": 2}
     yield loss + "trl_without_labels", config, unmasked("trl_jsd_sum"), other.trl(None), GKD, ""
+    for tail in ("bucket", "renormalise"):
+        of_student = {"beta": 0.3, "temperature": 1, "tail": tail}
+        inputs = top_k(f"trl_self_{tail}", padded=False, of="student_logits")
+        yield loss + "trl", of_student, inputs, other.trl_self, SELF, TOKEN
     yield from distillkit("Jsd", "jsd", "JSDLoss")
     inputs = whole_rows("axolotl_jsd")
     yield loss + "axolotl", config | {"tail": "renormalise"}, inputs, other.axolotl(None), KERNEL, SQUARED

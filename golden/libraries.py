@@ -49,6 +49,33 @@ def trl(beta):
     return value
 
 
+def trl_server(authors, config, inputs):
+    """A server's top k, with `loss_add_tail` and without."""
+    path = "trl/experimental/distillation/distillation_trainer.py"
+    shared = authors.load("trl", path, "_jsd_divergence", "_reduce_divergence_loss")
+    path, name = "trl/experimental/server_distillation/server_distillation_trainer.py", "_compute_server_forward_kl_loss"
+    tail = authors.load("trl", path, "_add_tail_bucket")
+    loss = authors.load("trl", path, name, **shared, **tail)[name]
+    reduce = shared["_reduce_divergence_loss"]
+    trainer = SimpleNamespace(loss_add_tail=config["tail"] == "bucket", _reduce_divergence_loss=reduce)
+    served = {"topk_logprobs": inputs["log_probs"], "topk_token_ids": inputs["indices"]}
+    return loss(trainer, served, inputs["student_logits"].log_softmax(-1), labels(inputs))
+
+
+def trl_self(authors, config, inputs):
+    """The student's own top k, with `distillation_add_tail` and without. The function wants all of the teacher's
+    logits: the classes that the case leaves open share what is left, and take no part in its value."""
+    path, name = "trl/experimental/sdft/loss_utils.py", "compute_topk_self_distillation_loss"
+    inner = authors.load("trl", path, "add_tail_bucket", "compute_divergence")
+    loss = authors.load("trl", path, name, **inner)[name]
+    student, listed = inputs["student_logits"], inputs["log_probs"]
+    k = listed.shape[-1]
+    left = (1 - listed.exp().sum(-1, keepdim=True)) / (student.shape[-1] - k)
+    teacher = left.log().expand(student.shape).scatter(-1, inputs["indices"], listed)
+    given = {"distillation_topk": k, "distillation_add_tail": config["tail"] == "bucket"}
+    return mean(loss(student, teacher, distillation_alpha=config["beta"], **given), inputs)
+
+
 def torchtune(name):
     def value(authors, config, inputs):
         loss = authors.load("torchtune", "torchtune/modules/loss/kd_losses.py", name)[name]
