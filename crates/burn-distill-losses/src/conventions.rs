@@ -1,8 +1,8 @@
 //! Constructors of configurations under the conventions of other libraries, one file per library.
 //!
 //! A constructor sets what the library's function fixes or defaults to: temperature, form, temperature squared and
-//! denominator. Hard-label parts that such a function mixes in are terms of their own here, and what becomes of a top
-//! k's tail is the teacher's [`Tail`](crate::Tail).
+//! denominator. Hard-label parts that such a function mixes in are terms of their own here, and so are the parts of a
+//! symmetric divergence. What becomes of a top k's tail is the teacher's [`Tail`](crate::Tail).
 
 mod axolotl;
 mod distillkit;

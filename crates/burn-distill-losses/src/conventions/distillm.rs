@@ -7,6 +7,9 @@ use crate::{
 impl KdLossConfig {
     /// DistiLLM's `forward_kl`: the cross-entropy with the teacher's probabilities, divided by the labelled tokens (the
     /// mask). It has no temperature: 1 here, and no square of it at any other. torchtune's is the same code.
+    ///
+    /// DistiLLM's `symmetric_kl(lam=lambda)` is two terms: this one with weight `1 - lambda`, and
+    /// [`ReverseKlLossConfig::distillm`] with weight `lambda`, 0.9 by default.
     pub fn distillm() -> Self {
         Self::new().with_temperature(1.0).with_form(KdForm::CrossEntropy).with_convention(UNSCALED)
     }

@@ -9,6 +9,9 @@ impl KdLossConfig {
     ///
     /// A student's logit of `-inf` is left out of its sum; here it makes the loss very large if the teacher gives it
     /// probability. `kd_ratio` is the weight of the term.
+    ///
+    /// torchtune's `SymmetricKLLoss` is two terms: this one with weight `sym_kd_ratio` (0.5 by default), and
+    /// [`ReverseKlLossConfig::torchtune`] with weight `1 - sym_kd_ratio`.
     pub fn torchtune() -> Self {
         Self::new().with_temperature(1.0).with_form(KdForm::CrossEntropy).with_convention(UNSCALED)
     }
