@@ -53,7 +53,8 @@ def trl_server(authors, config, inputs):
     """A server's top k, with `loss_add_tail` and without."""
     path = "trl/experimental/distillation/distillation_trainer.py"
     shared = authors.load("trl", path, "_jsd_divergence", "_reduce_divergence_loss")
-    path, name = "trl/experimental/server_distillation/server_distillation_trainer.py", "_compute_server_forward_kl_loss"
+    path = "trl/experimental/server_distillation/server_distillation_trainer.py"
+    name = "_compute_server_forward_kl_loss"
     tail = authors.load("trl", path, "_add_tail_bucket")
     loss = authors.load("trl", path, name, **shared, **tail)[name]
     reduce = shared["_reduce_divergence_loss"]
