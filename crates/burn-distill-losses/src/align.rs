@@ -145,6 +145,11 @@ impl Aligned {
         (student, (first_columns(probs, width), first_columns(log_probs, width)))
     }
 
+    /// The teacher's log-probabilities at `temperature`, as of [`Aligned::log_probs`].
+    pub(crate) fn teacher_log_probs(&self, temperature: f64) -> Tensor<2> {
+        first_columns(log_softmax(self.teacher.clone(), temperature), self.terms())
+    }
+
     /// Over how many of the columns a divergence sums.
     fn terms(&self) -> usize {
         match &self.columns {

@@ -8,7 +8,7 @@ use crate::{
     align::{Aligned, align, flatten_targets},
     divergence::kl_from,
     error::expect_temperature,
-    floor::{FLOOR, log_softmax, softmax},
+    floor::FLOOR,
 };
 
 /// Configuration of [`MultiTeacherKdLoss`].
@@ -128,8 +128,8 @@ impl MultiTeacherKdLoss {
         let of_teacher = |teacher: T| {
             let aligned = align(student_logits.clone(), teacher.into(), &mask, self.vocabulary);
             let targets = flatten_targets(targets.clone(), aligned.student.dims()[0], &mask);
-            let (divergence, error) = (self.divergence(&aligned), cross_entropy(&aligned, targets));
-            (divergence.unsqueeze_dim::<2>(1), error)
+            let error = cross_entropy(&aligned, targets);
+            (self.divergence(aligned).unsqueeze_dim::<2>(1), error)
         };
         let (divergences, errors): (Vec<_>, Vec<_>) = teacher_logits.into_iter().map(of_teacher).unzip();
         let teachers = errors.len();
@@ -154,16 +154,16 @@ impl MultiTeacherKdLoss {
     }
 
     /// `KL(p || q)` of each row.
-    fn divergence(&self, aligned: &Aligned) -> Tensor<1> {
-        let teacher = softmax(aligned.teacher.clone(), self.temperature);
-        kl_from(teacher, log_softmax(aligned.student.clone(), self.temperature))
+    fn divergence(&self, aligned: Aligned) -> Tensor<1> {
+        let (student, teacher) = aligned.with_teacher_probs(self.temperature);
+        kl_from(teacher, student)
     }
 }
 
 /// Of the teacher with the targets, `[rows, 1]`; very large where it gives them no probability.
 fn cross_entropy(aligned: &Aligned, targets: Tensor<2, Int>) -> Tensor<2> {
     let others = aligned.target_columns(targets).bool_not();
-    log_softmax(aligned.teacher.clone(), 1.0).mask_fill(others, FLOOR).max_dim(1).neg()
+    aligned.teacher_log_probs(1.0).mask_fill(others, FLOOR).max_dim(1).neg()
 }
 
 #[cfg(test)]
@@ -218,6 +218,37 @@ mod tests {
         let log_probs = Tensor::<2>::from_floats([[-0.1, -2.5], [-0.3, -1.4]], &Device::flex());
         let sparse = SparseLogits::new(indices, log_probs, 3, 1.0, Tail::Renormalise).unwrap();
         assert_relative_eq!(value(vec![sparse.into(), teacher().into()]), expected, max_relative = 1e-6);
+    }
+
+    #[test]
+    fn every_tail_is_kd_weighed_by_the_probability_of_the_label() {
+        let kd = KdLossConfig::new().with_temperature(2.0).init().unwrap();
+        let device = Device::flex();
+        let rows = |rows: [f32; 4]| Tensor::<2>::from_floats([rows], &device);
+        let (student, dense) = (rows([0.5, -1.0, 0.0, 0.3]), rows([0.4, 0.3, 0.2, 0.1]).log());
+        let probs = [0.5, 0.25, 0.15, 0.1];
+        for k in [1, 2] {
+            let listed: f64 = probs[..k].iter().sum();
+            // The largest is always listed, the smallest never; the dense one gives them 0.4 and 0.1.
+            for (target, of_dense) in [(0, 0.4), (3, 0.1)] {
+                for (tail, of_sparse) in [
+                    (Tail::Bucket, if target == 0 { probs[0] } else { 1.0 - listed }),
+                    (Tail::Drop, if target == 0 { probs[0] } else { 0.0 }),
+                    (Tail::Renormalise, if target == 0 { probs[0] / listed } else { 0.0 }),
+                    (Tail::Zero, if target == 0 { probs[0] / listed } else { 0.0 }),
+                ] {
+                    let sparse = SparseLogits::from_dense(rows(probs.map(|p| p as f32)).log(), k, tail).unwrap();
+                    let of_kd =
+                        |teacher: TeacherLogits| kd.forward(student.clone(), teacher, None).into_scalar::<f64>();
+                    let teachers: [TeacherLogits; 2] = [dense.clone().into(), sparse.into()];
+                    let [from_dense, from_sparse] = teachers.clone().map(of_kd);
+                    let expected = (of_dense * from_dense + of_sparse * from_sparse) / (of_dense + of_sparse);
+                    let targets = Tensor::<1, Int>::from_ints([target], &device);
+                    let value = loss().forward(student.clone(), teachers, targets, None).into_scalar::<f64>();
+                    assert_relative_eq!(value, expected, max_relative = 1e-5);
+                }
+            }
+        }
     }
 
     #[test]
