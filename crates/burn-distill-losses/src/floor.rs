@@ -42,7 +42,7 @@ fn shifted(logits: Tensor<2>, temperature: f64) -> Tensor<2> {
 }
 
 /// The largest of each row, `[rows, 1]`, without gradient; at least [`FLOOR`].
-fn finite_max(x: Tensor<2>) -> Tensor<2> {
+pub(crate) fn finite_max(x: Tensor<2>) -> Tensor<2> {
     x.without_autodiff().max_dim(1).clamp_min(FLOOR)
 }
 

@@ -1,6 +1,11 @@
 use burn::{config::Config, tensor::Tensor};
 
-use crate::{ConfigError, Mask, TeacherLogits, VocabularyPolicy, align::align, floor::FLOOR, norm::l2_norm};
+use crate::{
+    ConfigError, Mask, TeacherLogits, VocabularyPolicy,
+    align::align,
+    floor::{FLOOR, finite_max},
+    norm::l2_norm,
+};
 
 /// What the authors' code adds to the deviation, by which it divides.
 const EPSILON: f64 = 1e-7;
@@ -108,7 +113,9 @@ impl Standardize {
 /// The Z-score of each row over the classes that it has.
 fn z_score(logits: Tensor<2>) -> Tensor<2> {
     let lacking = logits.clone().lower_elem(FLOOR / 2.0);
-    let logits = logits.mask_fill(lacking.clone(), 0.0);
+    // The mean of equal logits may differ from them by rounding, and what is left would be divided by itself; that of
+    // zeros does not.
+    let logits = (logits.clone() - finite_max(logits)).mask_fill(lacking.clone(), 0.0);
     let classes = lacking.clone().bool_not().float().cast(logits.dtype()).sum_dim(1);
     let mean = logits.clone().sum_dim(1) / classes.clone().clamp_min(1.0);
     let centred = (logits - mean).mask_fill(lacking.clone(), 0.0);
@@ -171,6 +178,21 @@ mod tests {
         let gradient = student.grad(&value.backward()).unwrap().into_data_as::<f32>().try_to_vec::<f32>().unwrap();
         assert!(value.into_scalar::<f64>() > 0.01);
         assert_eq!(gradient, [0.0; 3]);
+    }
+
+    #[test]
+    fn a_mean_that_rounds_does_not_give_a_row_spread() {
+        for classes in [10, 100] {
+            let device = Device::flex().autodiff();
+            let student = Tensor::<2>::full([1, classes], 0.1, &device).require_grad();
+            let teacher: Vec<f32> = (0..classes).map(|class| class as f32).collect();
+            let teacher = Tensor::<1>::from_floats(teacher.as_slice(), &device).unsqueeze_dim::<2>(0);
+            let (standard, teacher) = StandardizeConfig::new().init().unwrap().forward(student.clone(), teacher, None);
+            assert_eq!(standard.clone().abs().max().into_scalar::<f64>(), 0.0, "{classes}");
+            let value = KdLossConfig::new().init().unwrap().forward(standard, teacher, None);
+            let gradient = student.grad(&value.backward()).unwrap();
+            assert_eq!(gradient.abs().max().into_scalar::<f64>(), 0.0, "{classes}");
+        }
     }
 
     #[test]
