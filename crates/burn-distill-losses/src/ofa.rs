@@ -11,10 +11,13 @@ use crate::{
     tempered::{Tempered, tempered_loss},
 };
 
+/// The target's weight is up to `2^γ - 1`, which times a divergence has to stay within f32 (2^128).
+const MAX_GAMMA: f64 = 64.0;
+
 /// Configuration of [`OfaLoss`].
 #[derive(Config, Debug)]
 pub struct OfaLossConfig {
-    /// Exponent that enhances the target, in (0, inf): 1 is KD, more trusts the teacher where it is sure of the
+    /// Exponent that enhances the target, in (0, 64]: 1 is KD, more trusts the teacher where it is sure of the
     /// target. The authors use 1 to 1.5, by the pair of models.
     #[config(default = 1.0)]
     pub gamma: f64,
@@ -33,11 +36,11 @@ impl OfaLossConfig {
     /// The loss.
     ///
     /// # Errors
-    /// If `gamma` or `temperature` is not in (0, inf).
+    /// If `gamma` is not in (0, 64] or `temperature` is not in (0, inf).
     pub fn init(&self) -> Result<OfaLoss, ConfigError> {
-        let valid = self.gamma > 0.0 && self.gamma.is_finite();
+        let valid = self.gamma > 0.0 && self.gamma <= MAX_GAMMA;
         Ok(OfaLoss {
-            gamma: ConfigError::unless(valid, "gamma", "(0, inf)", self.gamma)?,
+            gamma: ConfigError::unless(valid, "gamma", "(0, 64]", self.gamma)?,
             tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?,
         })
     }
@@ -79,7 +82,7 @@ impl OfaLossConfig {
 /// To `student_logits` only: `T · (W q - w) / rows`.
 ///
 /// # Errors
-/// [`OfaLossConfig::init`] if γ or the temperature is not in (0, inf).
+/// [`OfaLossConfig::init`] if γ is not in (0, 64] or the temperature not in (0, inf).
 ///
 /// # Panics
 /// `forward` if the rows differ, or if the numbers of classes differ and the policy is [`VocabularyPolicy::Error`].
@@ -116,8 +119,7 @@ impl OfaLoss {
         let target = aligned.target_columns(targets);
         let (student, teacher) = aligned.log_probs(self.tempered.temperature());
         let power = |log: Tensor<2>| log.mul_scalar(self.gamma).clamp_min(FLOOR);
-        let enhanced = power(teacher.clone().exp().log1p()).exp().sub_scalar(1.0);
-        let enhanced = enhanced.clamp_min(f64::from(f32::MIN_POSITIVE)).log();
+        let enhanced = log_enhanced(teacher.clone(), self.gamma);
         let log_weights = power(teacher).mask_where(target, enhanced);
         let log_sum = log_sum_exp(log_weights.clone());
         let sum = log_sum.clone().exp().squeeze_dim(1);
@@ -126,6 +128,21 @@ impl OfaLoss {
 }
 
 tempered_loss!(OfaLoss, targets: E);
+
+/// `ln((1 + p)^γ - 1)` of `ln p`, in logarithms throughout: beside 1 a small `p` would be lost.
+fn log_enhanced(log_p: Tensor<2>, gamma: f64) -> Tensor<2> {
+    let p = log_p.clone().exp();
+    // ln ln(1 + p) = ln p - p / 2 + 5 p² / 24 - ..
+    let (small, near) = (p.clone().lower_elem(1e-3), log_p - p.clone().div_scalar(2.0));
+    let log_exponent = p.log1p().log().mask_where(small, near).add_scalar(gamma.ln());
+    let exponent = log_exponent.clone().exp();
+    // ln(e^y - 1) = ln y + y / 2 + y² / 24 - y⁴ / 2880 + ..
+    let (small, squared) = (exponent.clone().lower_elem(0.5), exponent.clone().square());
+    let near = log_exponent + exponent.clone().div_scalar(2.0) + squared.clone().div_scalar(24.0)
+        - squared.square().div_scalar(2880.0);
+    let far = exponent.clone() + exponent.neg().exp().neg().log1p();
+    far.mask_where(small, near).clamp_min(FLOOR)
+}
 
 #[cfg(test)]
 mod tests {
@@ -155,6 +172,48 @@ mod tests {
             assert_relative_eq!(value(1.0, target), kd, max_relative = 1e-5);
         }
         assert!((value(1.5, 0) - kd).abs() > 0.01);
+    }
+
+    #[test]
+    fn a_target_of_almost_no_probability_counts_as_in_kd() {
+        let device = Device::flex();
+        // Equal but for the target, which the student gives no chance: for a small p_t all of the loss is its.
+        for (logit, relative) in [(-20.0, 1e-6), (-14.0, 1e-6), (-9.0, 1e-5), (-3.0, 1e-5), (2.0, 1e-5)] {
+            let student = Tensor::<2>::from_floats([[-1e4, 0.0, 0.0]], &device);
+            let teacher = Tensor::<2>::from_floats([[logit, 0.0, 0.0]], &device);
+            let kd = KdLossConfig::new().with_temperature(1.0).init().unwrap();
+            let kd = kd.forward(student.clone(), teacher.clone(), None).into_scalar::<f64>();
+            let targets = Tensor::<1, Int>::from_ints([0], &device);
+            let ofa = OfaLossConfig::new().with_gamma(1.0).with_temperature(1.0).init().unwrap();
+            let ofa = ofa.forward(student, teacher, targets, None).into_scalar::<f64>();
+            assert_relative_eq!(ofa, kd, max_relative = relative);
+        }
+    }
+
+    #[test]
+    fn the_enhanced_weight_is_exact_for_every_probability() {
+        let device = Device::flex();
+        for gamma in [0.5, 1.0, 1.5, 8.0, 64.0] {
+            for log_p in [-80.0f32, -30.0, -12.0, -7.0, -6.8, -3.0, -1.0, -0.3, 0.0] {
+                let p = f64::from(log_p).exp();
+                let expected = (gamma * p.ln_1p()).exp_m1().ln();
+                let log_weight = log_enhanced(Tensor::from_floats([[log_p]], &device), gamma).into_scalar::<f64>();
+                assert_relative_eq!(log_weight, expected, max_relative = 1e-6, epsilon = 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_gamma_stays_finite() {
+        let device = Device::flex().autodiff();
+        let student = Tensor::<2>::from_floats([[-1e4, 1e4, 0.0]], &device).require_grad();
+        let teacher = Tensor::<2>::from_floats([[1e4, 0.0, -1e4]], &device);
+        let targets = Tensor::<1, Int>::from_ints([0], &device);
+        let loss = OfaLossConfig::new().with_gamma(MAX_GAMMA).with_temperature(4.0).init().unwrap();
+        let value = loss.forward(student.clone(), teacher, targets, None);
+        let gradient = student.grad(&value.backward()).unwrap().into_data_as::<f32>().try_to_vec::<f32>().unwrap();
+        assert!(gradient.iter().all(|slope| slope.is_finite()), "{gradient:?}");
+        assert!(value.into_scalar::<f64>().is_finite());
     }
 
     #[test]
@@ -190,9 +249,9 @@ mod tests {
 
     #[test]
     fn rejects_gamma_out_of_range() {
-        for gamma in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for gamma in [0.0, -1.0, 65.0, f64::NAN, f64::INFINITY] {
             let error = OfaLossConfig::new().with_gamma(gamma).init().unwrap_err();
-            assert_eq!(error.to_string(), format!("`gamma` must be in (0, inf), got {gamma}"));
+            assert_eq!(error.to_string(), format!("`gamma` must be in (0, 64], got {gamma}"));
         }
     }
 }
