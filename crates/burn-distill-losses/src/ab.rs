@@ -22,8 +22,7 @@ impl AbLossConfig {
     /// # Errors
     /// If `margin` is not in (0, inf).
     pub fn init(&self) -> Result<AbLoss, ConfigError> {
-        let valid = self.margin > 0.0 && self.margin.is_finite();
-        let margin = ConfigError::unless(valid, "margin", "(0, inf)", self.margin)?;
+        let margin = ConfigError::check_positive("margin", self.margin)?;
         Ok(AbLoss { margin, reduction: self.reduction })
     }
 }

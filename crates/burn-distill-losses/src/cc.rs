@@ -43,7 +43,7 @@ impl CcLossConfig {
     /// If `gamma` is not in (0, inf) or `order` is 0.
     pub fn init(&self) -> Result<CcLoss, ConfigError> {
         if let CorrelationKernel::Gaussian { gamma, order } = self.kernel {
-            ConfigError::unless(gamma > 0.0 && gamma.is_finite(), "gamma", "(0, inf)", gamma)?;
+            ConfigError::check_positive("gamma", gamma)?;
             ConfigError::unless(order > 0, "order", "[1, inf)", order as f64)?;
         }
         Ok(CcLoss { kernel: self.kernel, reduction: self.reduction })

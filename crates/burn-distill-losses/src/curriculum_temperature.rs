@@ -38,14 +38,12 @@ impl CurriculumTemperatureLossConfig {
     /// If `temperature_min` or `temperature_range` is not in (0, inf), `raw_temperature` is not finite, or `reversal` is
     /// not in [0, inf).
     pub fn init(&self, device: &Device) -> Result<CurriculumTemperatureLoss, ConfigError> {
-        let positive =
-            |field, value: f64| ConfigError::unless(value > 0.0 && value.is_finite(), field, "(0, inf)", value);
         let raw = self.raw_temperature;
         let raw = ConfigError::unless(raw.is_finite(), "raw_temperature", "(-inf, inf)", raw)?;
         Ok(CurriculumTemperatureLoss {
             raw_temperature: Param::from_tensor(Tensor::full([1], raw, device)),
-            temperature_min: positive("temperature_min", self.temperature_min)?,
-            temperature_range: positive("temperature_range", self.temperature_range)?,
+            temperature_min: ConfigError::check_positive("temperature_min", self.temperature_min)?,
+            temperature_range: ConfigError::check_positive("temperature_range", self.temperature_range)?,
             reversal: ConfigError::check_weight("reversal", self.reversal)?,
             reduction: self.reduction,
             vocabulary: self.vocabulary,

@@ -22,9 +22,14 @@ impl ConfigError {
         if valid { Ok(value) } else { Err(Self::OutOfRange { field, range, value }) }
     }
 
+    /// Finite and above zero.
+    pub(crate) fn check_positive(field: &'static str, value: f64) -> Result<f64, Self> {
+        Self::unless(value > 0.0 && value.is_finite(), field, "(0, inf)", value)
+    }
+
     /// A temperature: finite and above zero.
     pub(crate) fn check_temperature(value: f64) -> Result<f64, Self> {
-        Self::unless(value > 0.0 && value.is_finite(), "temperature", "(0, inf)", value)
+        Self::check_positive("temperature", value)
     }
 
     /// A weight: finite and not negative.

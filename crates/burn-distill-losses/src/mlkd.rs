@@ -38,8 +38,7 @@ impl MlkdLossConfig {
         let count = self.temperatures.len();
         ConfigError::unless(count > 0, "temperatures.len()", "[1, inf)", count as f64)?;
         for temperature in &self.temperatures {
-            let valid = *temperature > 0.0 && temperature.is_finite();
-            ConfigError::unless(valid, "temperatures", "(0, inf)", *temperature)?;
+            ConfigError::check_positive("temperatures", *temperature)?;
         }
         Ok(MlkdLoss {
             temperatures: self.temperatures.clone(),

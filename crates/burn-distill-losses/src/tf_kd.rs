@@ -29,11 +29,10 @@ impl TfKdLossConfig {
     /// # Errors
     /// If `target_probability` is not in (0, 1] or `teacher_temperature` is not in (0, inf).
     pub fn init(&self) -> Result<TfKdLoss, ConfigError> {
-        let (a, temperature) = (self.target_probability, self.teacher_temperature);
-        let valid = temperature > 0.0 && temperature.is_finite();
+        let a = self.target_probability;
         Ok(TfKdLoss {
             target_probability: ConfigError::unless(a > 0.0 && a <= 1.0, "target_probability", "(0, 1]", a)?,
-            teacher_temperature: ConfigError::unless(valid, "teacher_temperature", "(0, inf)", temperature)?,
+            teacher_temperature: ConfigError::check_positive("teacher_temperature", self.teacher_temperature)?,
             reduction: self.reduction,
         })
     }
