@@ -90,6 +90,7 @@ impl ClipRelationLoss {
     ///
     /// # Panics
     /// If `temperature` is not in (0, inf).
+    #[track_caller]
     pub fn at_temperature(&self, temperature: f64) -> Self {
         Self { temperature: expect_temperature(temperature), ..self.clone() }
     }

@@ -105,6 +105,7 @@ impl DistLoss {
     ///
     /// # Panics
     /// If `temperature` is not in (0, inf).
+    #[track_caller]
     pub fn at_temperature(&self, temperature: f64) -> Self {
         Self { tempered: self.tempered.at(temperature), ..self.clone() }
     }
