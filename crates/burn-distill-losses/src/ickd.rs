@@ -28,9 +28,9 @@ impl IckdLossConfig {
 /// ```
 ///
 /// **Scale**: sum over all pairs of channels, divided by the number of channels once, as in the authors' code for
-/// CIFAR; at most 4. Their code for ImageNet, which torchdistill took over, divides by the batch twice. Height and width of student and teacher may
-/// differ; the channels may not: a 1x1 convolution with batch norm, the authors' embedding, is a connector. The
-/// variant for dense prediction, with a matrix for each cell of a grid, is this loss on the cells.
+/// CIFAR; at most 4. Their code for ImageNet, which torchdistill took over, divides by the batch twice. Height and width
+/// of student and teacher may differ; the channels may not: a 1x1 convolution with batch norm, the authors' embedding,
+/// is a connector. The variant for dense prediction, with a matrix for each cell of a grid, is this loss on the cells.
 ///
 /// # Shapes
 /// - `student`: `[batch, channels, height, width]`; `teacher`: the same batch and channels, any height and width;

@@ -49,9 +49,9 @@ impl NstLossConfig {
 /// ```
 ///
 /// **Scale**: the squared MMD of each sample, at most 4; the teacher's own term, a constant, is included so that equal
-/// sides give 0. Any number of channels; where heights
-/// or widths differ, the larger features are reduced by adaptive average pooling, as in RepDistiller. The paper's third
-/// kernel, the Gaussian with a width taken from the batch, is left out: there is no reference code to agree with.
+/// sides give 0. Any number of channels; where heights or widths differ, the larger features are reduced by adaptive
+/// average pooling, as in RepDistiller. The paper's third kernel, the Gaussian with a width taken from the batch, is left
+/// out: there is no reference code to agree with.
 ///
 /// # Shapes
 /// - `student`: `[batch, channels, height, width]`; `teacher`: the same batch, any channels, height and width;

@@ -36,7 +36,6 @@ impl ReverseKlLossConfig {
         let valid = self.excluded > 0.0 && self.excluded < 1.0;
         Ok(ReverseKlLoss {
             excluded: ConfigError::unless(valid, "excluded", "(0, 1)", self.excluded)?,
-
             tempered: Tempered::new(self.temperature, self.reduction, self.vocabulary)?.under(self.convention),
         })
     }
