@@ -5,8 +5,6 @@
 //! `fixed*` and `*logit_scale` (one number) has the batch as its first dimension. What a module remembers and
 //! does not learn is `fixed.` and its path.
 
-#![allow(dead_code, reason = "for losses to come")]
-
 use std::collections::BTreeMap;
 
 use burn::{
