@@ -8,7 +8,8 @@
 //! 3. Here: its row, by `logit_loss!` in [`logit_losses`] (its arguments, in the order of `forward`, are fields of
 //!    [`Logits`]), by `feature_loss!` in [`feature_losses`] (student and teacher features), or by hand in
 //!    [`sample_losses`], in `learned.rs` if it has features and parameters, or in `sequences.rs` if its rows are tokens,
-//!    with inputs of any names and ranks. A loss with a temperature joins the list of
+//!    with inputs of any names and ranks; if it takes logits, in [`called_as_logit_losses`] too. A loss with a
+//!    temperature joins the list of
 //!    `at_temperature_is_the_loss_configured_with_it`.
 //! 4. `golden/losses/<name>.py`: cases, the loss from its paper, the authors' code; then
 //!    `golden/losses.py --only <name>` writes the `.json` beside it. The suite fails without the file.
@@ -262,6 +263,64 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             teacher: false,
             zero_at_equality: false,
         }),
+    ]
+}
+
+/// Rows of [`other_losses`] that can be called with one teacher's logits, for what is checked of every loss on logits;
+/// their golden cases, of other inputs, are checked there.
+fn called_as_logit_losses() -> Vec<LogitLoss> {
+    fn curriculum(settings: &Value, device: &Device) -> CurriculumTemperatureLoss {
+        configured(CurriculumTemperatureLossConfig::new(), settings).init(device).unwrap()
+    }
+    fn standardized<const D: usize>(settings: &Value, x: Logits<D>) -> (KdLoss, Tensor<2>, TeacherLogits, Mask) {
+        let kd = configured(KdLossConfig::new(), settings);
+        let standardize = StandardizeConfig::new().with_vocabulary(kd.vocabulary).init().unwrap();
+        let (student, teacher) = standardize.forward(x.student, x.teacher, x.mask.clone());
+        (kd.init().unwrap(), student, teacher, x.mask)
+    }
+    fn standardized_rows<const D: usize>(settings: &Value, x: Logits<D>) -> Tensor<1> {
+        let (kd, student, teacher, mask) = standardized(settings, x);
+        kd.forward_no_reduction(student, teacher, mask)
+    }
+    vec![
+        logit_loss!("multi_teacher_kd", MultiTeacherKdLossConfig,
+            |x| (x.student, [x.teacher.clone(), x.teacher], x.targets, x.mask), {
+            settings: &["{}", r#"{"temperature": 1.0}"#],
+        }),
+        LogitLoss {
+            name: "curriculum_temperature",
+            settings: &[r#"{"raw_temperature": -2.0}"#, r#"{"temperature_min": 0.5, "temperature_range": 3.0}"#],
+            rows: |settings, x| {
+                let loss = curriculum(settings, &x.student.device());
+                loss.forward_no_reduction(x.student, x.teacher, x.mask)
+            },
+            tokens: |settings, x| {
+                let loss = curriculum(settings, &x.student.device());
+                loss.forward_no_reduction(x.student, x.teacher, x.mask)
+            },
+            reduced: |settings, x| curriculum(settings, &x.student.device()).forward(x.student, x.teacher, x.mask),
+            round_trip: |settings| {
+                round_trip(configured(CurriculumTemperatureLossConfig::new(), settings), |config| {
+                    config.init(&Device::flex())
+                });
+            },
+            ..LogitLoss::DIVERGENCE
+        },
+        LogitLoss {
+            name: "standardize",
+            settings: &[r#"{"temperature": 2.0}"#],
+            // Mean and deviation need every logit.
+            sparse: false,
+            rows: standardized_rows::<2>,
+            tokens: standardized_rows::<3>,
+            reduced: |settings, x| {
+                let (kd, student, teacher, mask) = standardized(settings, x);
+                kd.forward(student, teacher, mask)
+            },
+            // `reduction` is of the loss that follows.
+            round_trip: |_| round_trip(StandardizeConfig::new(), StandardizeConfig::init),
+            ..LogitLoss::DIVERGENCE
+        },
     ]
 }
 
@@ -579,7 +638,7 @@ fn sample_losses() -> Vec<OtherLoss> {
 
 /// Calls `check` with every logit loss and each of its settings.
 pub(crate) fn each_logit_loss(check: impl Fn(&LogitLoss, &Value)) {
-    for loss in logit_losses() {
+    for loss in logit_losses().into_iter().chain(called_as_logit_losses()) {
         for settings in loss.settings {
             check(&loss, &serde_json::from_str(settings).unwrap());
         }
@@ -638,4 +697,25 @@ fn at_temperature_is_the_loss_configured_with_it() {
     check!(NkdLossConfig, student, teacher, targets);
     check!(WsldLossConfig, student, teacher, targets);
     check!(OfaLossConfig, student, teacher, targets);
+    check!(UldLossConfig, student, teacher);
+
+    let embeddings = |seed| {
+        let part = |seed| crate::inputs::random(seed, [3, 4], 1.0, &device);
+        ClipEmbeddings::new(part(seed), part(seed + 1), 2.0)
+    };
+    let relation = |temperature| ClipRelationLossConfig::new().with_temperature(temperature).init().unwrap();
+    let value = |loss: ClipRelationLoss| loss.forward(embeddings(3), embeddings(5)).into_scalar::<f32>();
+    assert_eq!(value(relation(1.5).at_temperature(3.0)), value(relation(3.0)));
+
+    let side = |logits: &Tensor<2>| TokenLogits {
+        logits: logits.clone().unsqueeze_dim::<3>(0),
+        ids: targets.clone().unsqueeze_dim::<2>(0),
+    };
+    let gold = |temperature| {
+        let map = VocabularyMap::new(vec![(0, 1), (2, 2)], 4, 4).unwrap();
+        GoldLossConfig::new().with_temperature(temperature).init(map).unwrap()
+    };
+    let groups = [(0..3).map(|at| TokenGroup { student: at..at + 1, teacher: at..at + 1 }).collect()];
+    let value = |loss: GoldLoss| loss.forward(side(&student), side(&teacher), &groups).into_scalar::<f32>();
+    assert_eq!(value(gold(1.5).at_temperature(3.0)), value(gold(3.0)));
 }
