@@ -236,7 +236,7 @@ mod tests {
     #[should_panic(expected = "draw from the first 2")]
     fn a_student_with_fewer_classes_is_refused() {
         let device = Device::flex();
-        let sampled = SampledLogits::draw(Tensor::zeros([1, 3], &device), 4, 1.0, 1.0, 2).unwrap();
+        let sampled = SampledLogits::draw(Tensor::<2>::zeros([1, 3], &device), 4, 1.0, 1.0, 2).unwrap();
         let loss = RandomKdLossConfig::new().with_vocabulary(VocabularyPolicy::MaskPadding).init().unwrap();
         loss.forward(Tensor::<2>::zeros([1, 2], &device), sampled, None);
     }

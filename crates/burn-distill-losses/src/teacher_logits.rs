@@ -2,8 +2,9 @@ use burn::tensor::{DType, Int, Tensor, activation::log_softmax};
 
 use crate::{
     ConfigError, LossError, Mask,
+    align::flatten_rows,
     floor::{FLOOR, add_at, log_sum_exp},
-    precision::{constant, widen},
+    precision::constant,
 };
 
 /// What a teacher says about each row (sample or token): all logits, or the top-k log-probabilities.
@@ -115,16 +116,20 @@ impl SparseLogits {
         Ok(Self { indices, log_probs, vocabulary, temperature, tail, rest: None })
     }
 
-    /// The `k` largest of dense logits `[rows, classes]`, at temperature 1, with the tail's exact log-probability.
+    /// The `k` largest of dense logits `[.., classes]`, leading dimensions are rows, at temperature 1, with the tail's exact log-probability.
     ///
     /// # Errors
     /// If `k` is not in [1, classes].
-    pub fn from_dense(logits: Tensor<2>, k: usize, tail: Tail) -> Result<Self, LossError> {
+    ///
+    /// # Panics
+    /// If `logits` have one dimension.
+    pub fn from_dense<const D: usize>(logits: Tensor<D>, k: usize, tail: Tail) -> Result<Self, LossError> {
+        let logits = flatten_rows(logits.without_autodiff());
         let vocabulary = logits.dims()[1];
         if k == 0 || k > vocabulary {
             return Err(LossError::SparseSize { k, vocabulary });
         }
-        let all = log_softmax(widen(logits.without_autodiff()), 1);
+        let all = log_softmax(logits, 1);
         let (log_probs, indices) = all.clone().topk_with_indices(k, 1);
         let listed = add_at(all.dims(), indices.clone(), log_probs.ones_like()).greater_elem(0.5);
         let rest = log_sum_exp(all.clamp_min(FLOOR).mask_fill(listed, FLOOR));

@@ -195,6 +195,7 @@ fn parts_that_do_not_fit_are_refused() {
     assert_eq!(error, LossError::TailRows { rows: 2, given: 3 });
     let message = new(2, 2, 5, 0.0).unwrap_err().to_string();
     assert_eq!(message, "`temperature` must be in (0, inf), got 0");
-    let message = SparseLogits::from_dense(Tensor::zeros([2, 3], &device), 4, Tail::Bucket).unwrap_err().to_string();
+    let message =
+        SparseLogits::from_dense(Tensor::<2>::zeros([2, 3], &device), 4, Tail::Bucket).unwrap_err().to_string();
     assert_eq!(message, "`k` must be in [1, 3] (the vocabulary), got 4");
 }
