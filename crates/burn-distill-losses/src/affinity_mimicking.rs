@@ -2,6 +2,7 @@ use burn::{config::Config, tensor::Tensor};
 
 use crate::{
     ClipEmbeddings, ConfigError, Mask, Reduction,
+    divergence::cross_entropy,
     floor::{log_softmax, softmax},
 };
 
@@ -90,8 +91,7 @@ impl AffinityMimickingLoss {
 
 /// The cross-entropy of each row with the teacher's probabilities, `[rows]`.
 fn soft_cross_entropy(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
-    let (target_probs, _) = softmax(teacher, 1.0);
-    (target_probs * log_softmax(student, 1.0)).sum_dim(1).squeeze_dim::<1>(1).neg()
+    cross_entropy(softmax(teacher, 1.0).0, log_softmax(student, 1.0))
 }
 
 #[cfg(test)]

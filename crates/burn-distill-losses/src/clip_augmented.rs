@@ -5,7 +5,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use crate::{ClipEmbeddings, ConfigError, Mask, Reduction, clip::both_directions, learned::linear};
+use crate::{ClipEmbeddings, ConfigError, Mask, Reduction, clip::both_directions, dskd::check_widths, learned::linear};
 
 /// Configuration of [`ClipAugmentedLoss`].
 #[derive(Config, Debug)]
@@ -25,10 +25,8 @@ impl ClipAugmentedLossConfig {
     /// # Errors
     /// If a width is 0.
     pub fn init(&self, device: &Device) -> Result<ClipAugmentedLoss, ConfigError> {
-        for (field, width) in [("student_width", self.student_width), ("teacher_width", self.teacher_width)] {
-            ConfigError::unless(width > 0, field, "[1, inf)", width as f64)?;
-        }
-        let fusion = || LinearConfig::new(self.student_width + self.teacher_width, self.student_width).init(device);
+        let [student, teacher] = check_widths(self.student_width, self.teacher_width)?;
+        let fusion = || LinearConfig::new(student + teacher, student).init(device);
         Ok(ClipAugmentedLoss { image_fusion: fusion(), text_fusion: fusion(), reduction: self.reduction })
     }
 }
