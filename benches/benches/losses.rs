@@ -323,8 +323,8 @@ fn sequences(criterion: &mut Criterion) -> Result<(), ConfigError> {
             logits: random([batch, tokens, classes], 2.0, &device),
             head: random([width, classes], 0.05, &device),
         },
-        inputs: random([batch, tokens, width], 1.0, &device),
-        targets: random([batch, tokens, width], 1.0, &device),
+        input_embeddings: random([batch, tokens, width], 1.0, &device),
+        target_embeddings: random([batch, tokens, width], 1.0, &device),
         mask: None,
     };
     let (student, teacher) = (space(), space());

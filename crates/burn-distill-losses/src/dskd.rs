@@ -9,6 +9,7 @@ use crate::{
     ConfigError, Mask, Reduction,
     align::{flatten_rows, flatten_targets},
     divergence::{jensen_shannon, kl},
+    error::expect_temperature,
     floor::log_softmax,
     learned::linear,
     precision::{constant, widen},
@@ -161,6 +162,15 @@ pub struct DskdLoss {
 }
 
 impl DskdLoss {
+    /// The same loss at another temperature, for schedules; its projections are the same parameters.
+    ///
+    /// # Panics
+    /// If `temperature` is not in (0, inf).
+    #[track_caller]
+    pub fn at_temperature(&self, temperature: f64) -> Self {
+        Self { temperature: expect_temperature(temperature), ..self.clone() }
+    }
+
     /// The loss of each token, `[batch · tokens]`.
     pub fn forward_no_reduction(
         &self,
@@ -240,6 +250,27 @@ mod tests {
         };
         // The student's logits do not reach the projection: other logits, the same gradient.
         assert_eq!(gradient(1.0), gradient(3.0));
+    }
+
+    #[test]
+    fn at_another_temperature_the_projections_are_the_same_parameters() {
+        let device = Device::flex().autodiff();
+        device.seed(2);
+        let loss = DskdLossConfig::new(2, 3).init(&device).unwrap();
+        let random = |shape| Tensor::<3>::random(shape, Distribution::Default, &device);
+        let side = |width| OutputSpace {
+            hidden: random([1, 2, width]),
+            logits: random([1, 2, 4]),
+            head: random([1, width, 4]).squeeze_dim::<2>(0),
+        };
+        let (student, teacher) = (side(2), side(3));
+        let targets = Tensor::<2, Int>::from_ints([[1, 3]], &device);
+        let value = |loss: &DskdLoss| loss.forward(student.clone(), teacher.clone(), targets.clone(), None);
+        let configured = DskdLoss { temperature: 3.0, ..loss.clone() };
+        let moved = value(&loss.at_temperature(3.0));
+        assert_eq!(moved.clone().into_scalar::<f64>(), value(&configured).into_scalar::<f64>());
+        assert_ne!(moved.clone().into_scalar::<f64>(), value(&loss).into_scalar::<f64>());
+        assert!(loss.student_to_teacher.weight.grad(&moved.backward()).is_some());
     }
 
     #[test]

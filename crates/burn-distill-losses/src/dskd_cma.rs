@@ -10,6 +10,7 @@ use crate::{
     align::flatten_targets,
     divergence::{jensen_shannon, kl},
     dskd::{check_widths, cross_entropy},
+    error::expect_temperature,
     floor::{FLOOR, log_softmax},
     learned::linear,
     precision::{constant, widen},
@@ -21,10 +22,10 @@ pub struct EmbeddedSpace {
     /// Hidden states, logits and head.
     pub output: OutputSpace,
     /// The model's embeddings of the tokens it reads `[batch, tokens, width]`.
-    pub inputs: Tensor<3>,
+    pub input_embeddings: Tensor<3>,
     /// The model's embeddings of the tokens it is to predict `[batch, tokens, width]`.
-    pub targets: Tensor<3>,
-    /// Which tokens count `[batch, tokens]`, true = counts; `None`: all.
+    pub target_embeddings: Tensor<3>,
+    /// Which tokens count `[batch, tokens]`, true = counts; `None`: all. Each side has its own, for its own tokens.
     pub mask: Option<Tensor<2, Bool>>,
 }
 
@@ -112,8 +113,8 @@ impl DskdCmaLossConfig {
 ///         logits: Tensor::<3>::from_floats([[logits]], &device).expand([1, tokens, 2]),
 ///         head: Tensor::zeros([width, 2], &device),
 ///     },
-///     inputs: Tensor::zeros([1, tokens, width], &device),
-///     targets: Tensor::zeros([1, tokens, width], &device),
+///     input_embeddings: Tensor::zeros([1, tokens, width], &device),
+///     target_embeddings: Tensor::zeros([1, tokens, width], &device),
 ///     mask: None,
 /// };
 /// let loss = DskdCmaLossConfig::new(2, 3).init(&device)?;
@@ -141,6 +142,15 @@ pub struct DskdCmaLoss {
 }
 
 impl DskdCmaLoss {
+    /// The same loss at another temperature, for schedules; its projections are the same parameters.
+    ///
+    /// # Panics
+    /// If `temperature` is not in (0, inf).
+    #[track_caller]
+    pub fn at_temperature(&self, temperature: f64) -> Self {
+        Self { temperature: expect_temperature(temperature), ..self.clone() }
+    }
+
     /// The share of each sample, `[batch]`.
     pub fn forward_no_reduction(
         &self,
@@ -210,7 +220,7 @@ impl Side {
             assert_eq!(embeddings.dims(), dims, "embeddings must have the shape of `hidden`");
             mask.fill_rows(constant(embeddings, dtype).reshape([batch * tokens, width]), 0.0)
         };
-        let (input, target) = (embedded(space.inputs), embedded(space.targets));
+        let (input, target) = (embedded(space.input_embeddings), embedded(space.target_embeddings));
         let [hidden, logits, head] = space.output.rows(&mask);
         Self { hidden, logits, head, input, target, mask, batch, tokens }
     }
@@ -274,8 +284,8 @@ mod tests {
                 logits: random([2, tokens, classes]),
                 head: random([1, width, classes]).squeeze_dim(0),
             },
-            inputs: random([2, tokens, width]),
-            targets: random([2, tokens, width]),
+            input_embeddings: random([2, tokens, width]),
+            target_embeddings: random([2, tokens, width]),
             mask: None,
         }
     }
@@ -293,17 +303,35 @@ mod tests {
                 let [batch, _, width] = tensor.dims();
                 Tensor::cat(vec![tensor, Tensor::full([batch, 2, width], f32::NAN, &device)], 1)
             };
-            let tokens = space.inputs.dims()[1];
+            let tokens = space.input_embeddings.dims()[1];
             let flags = Tensor::cat(vec![Tensor::<2>::ones([2, tokens], &device), Tensor::zeros([2, 2], &device)], 1);
             let OutputSpace { hidden, logits, head } = space.output;
             let output = OutputSpace { hidden: pad(hidden), logits: pad(logits), head };
-            let (inputs, targets) = (pad(space.inputs), pad(space.targets));
-            EmbeddedSpace { output, inputs, targets, mask: Some(flags.bool()) }
+            EmbeddedSpace {
+                output,
+                input_embeddings: pad(space.input_embeddings),
+                target_embeddings: pad(space.target_embeddings),
+                mask: Some(flags.bool()),
+            }
         };
         let longer = Tensor::cat(vec![targets, Tensor::full([2, 2], -100, &device)], 1);
         let got = loss.forward_no_reduction(padded(student), padded(teacher), longer);
         let apart = (got - expected).abs().max().into_scalar::<f64>();
         assert!(apart < 1e-5, "{apart}");
+    }
+
+    #[test]
+    fn at_another_temperature_it_is_the_loss_configured_with_it() {
+        let device = Device::flex();
+        device.seed(3);
+        let loss = DskdCmaLossConfig::new(3, 4).init(&device).unwrap();
+        let (student, teacher) = (space(3, 3, 5, &device), space(4, 4, 6, &device));
+        let targets = Tensor::<2, Int>::from_ints([[1, 0, 4], [2, 2, 3]], &device);
+        let value =
+            |loss: &DskdCmaLoss| loss.forward(student.clone(), teacher.clone(), targets.clone()).into_scalar::<f64>();
+        let configured = DskdCmaLoss { temperature: 3.0, ..loss.clone() };
+        assert_eq!(value(&loss.at_temperature(3.0)), value(&configured));
+        assert_ne!(value(&configured), value(&loss));
     }
 
     #[test]

@@ -80,6 +80,8 @@ impl MlkdLossConfig {
 /// With weight w it comes to: on the weak view `0.5 w` times this loss, and `w` times its instances' part at 2 and 6
 /// alone; on the strong view `w` times the instances' part at 3, 4 and 5.
 ///
+/// As it has several temperatures there is no `at_temperature`; a schedule makes the loss anew from its config.
+///
 /// Against a [sparse](crate::SparseLogits) teacher the instances' part compares the coarse distributions, the other two
 /// the classes that a row lists, with probability 0 on both sides for those that it does not.
 ///

@@ -195,8 +195,8 @@ fn dskd_cma(settings: &Value, x: &Inputs) -> Outcome {
     let loss = x.load(configured(DskdCmaLossConfig::new(width, teacher), settings).init(x.device()).unwrap());
     let side = |role: &str, own: &str| EmbeddedSpace {
         output: space(x, role, &format!("fixed_{own}_head")),
-        inputs: x.float::<3>(&format!("{own}_inputs")),
-        targets: x.float::<3>(&format!("{own}_embedded")),
+        input_embeddings: x.float::<3>(&format!("{own}_inputs")),
+        target_embeddings: x.float::<3>(&format!("{own}_embedded")),
         mask: x.has(&format!("{own}_mask")).then(|| -> Tensor<2, Bool> { x.bool::<2>(&format!("{own}_mask")) }),
     };
     let (student, teacher) = (side("student", "own"), side("teacher", "foreign"));
