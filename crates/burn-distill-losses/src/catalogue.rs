@@ -46,6 +46,8 @@ pub enum Need {
     TeacherLogits,
     /// All of the teacher's logits; a top-k is not enough.
     DenseTeacherLogits,
+    /// Classes drawn from all of the teacher's logits (`SampledLogits`), live or from a cache; a top-k is not enough.
+    TeacherDraws,
     /// The teacher's activations of any rank, a vector per sample.
     Embeddings,
     /// The teacher's activations `[batch, channels, height, width]`.
@@ -86,6 +88,7 @@ impl fmt::Display for Need {
             Self::Targets => "labels",
             Self::TeacherLogits => "teacher logits",
             Self::DenseTeacherLogits => "all teacher logits",
+            Self::TeacherDraws => "draws from the teacher",
             Self::Embeddings => "embeddings",
             Self::FeatureMaps => "feature maps",
             Self::SeveralStages => "several stages",
@@ -611,7 +614,7 @@ catalogue! {
     random_kd: [RandomKdLoss, RandomKdLossConfig] {
         family: Family::Sequences,
         compares: "KL from classes drawn from the teacher; unbiased",
-        needs: &[Need::TeacherLogits],
+        needs: &[Need::TeacherDraws],
         learns: "",
         cost: "rows · classes for the student, rows · draws for the teacher",
         evidence: "3B to 300M, 12 distinct tokens a row: LM loss 2.75 as with all logits, 2.81 without KD; a top-25 \
