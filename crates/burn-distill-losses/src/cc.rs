@@ -44,7 +44,7 @@ impl CcLossConfig {
     pub fn init(&self) -> Result<CcLoss, ConfigError> {
         if let CorrelationKernel::Gaussian { gamma, order } = self.kernel {
             ConfigError::check_positive("gamma", gamma)?;
-            ConfigError::unless(order > 0, "order", "[1, inf)", order as f64)?;
+            ConfigError::check_count("order", order)?;
         }
         Ok(CcLoss { kernel: self.kernel, reduction: self.reduction })
     }

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use crate::{ClipEmbeddings, ConfigError, Mask, Reduction, clip::both_directions, dskd::check_widths, learned::linear};
+use crate::{ClipEmbeddings, ConfigError, Mask, Reduction, clip::both_directions, learned::linear};
 
 /// Configuration of [`ClipAugmentedLoss`].
 #[derive(Config, Debug)]
@@ -25,7 +25,8 @@ impl ClipAugmentedLossConfig {
     /// # Errors
     /// If a width is 0.
     pub fn init(&self, device: &Device) -> Result<ClipAugmentedLoss, ConfigError> {
-        let [student, teacher] = check_widths(self.student_width, self.teacher_width)?;
+        let student = ConfigError::check_count("student_width", self.student_width)?;
+        let teacher = ConfigError::check_count("teacher_width", self.teacher_width)?;
         let fusion = || LinearConfig::new(student + teacher, student).init(device);
         Ok(ClipAugmentedLoss { image_fusion: fusion(), text_fusion: fusion(), reduction: self.reduction })
     }

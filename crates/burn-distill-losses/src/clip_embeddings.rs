@@ -1,7 +1,7 @@
 use burn::tensor::{Int, Tensor};
 
 use crate::{
-    dskd::cross_entropy,
+    divergence::target_cross_entropy,
     norm::l2_normalize,
     precision::{constant, widen},
 };
@@ -106,7 +106,7 @@ impl ClipEmbeddings {
 pub(crate) fn pair_cross_entropy(logits: Tensor<2>) -> Tensor<1> {
     let [batch, _] = logits.dims();
     let own = Tensor::<1, Int>::arange(0..batch as i64, &logits.device()).unsqueeze_dim::<2>(1);
-    cross_entropy(logits, own.without_autodiff())
+    target_cross_entropy(logits, own.without_autodiff())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Divergences between rows of log-probabilities, in nats.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
-use crate::floor::{FLOOR, log_add_exp};
+use crate::floor::{FLOOR, log_add_exp, log_softmax};
 
 /// `KL(P || Q)` of each row: log-probabilities `[rows, width]` in, `[rows]` out.
 pub(crate) fn kl(log_p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
@@ -18,6 +18,11 @@ pub(crate) fn kl_from((p, log_p): (Tensor<2>, Tensor<2>), log_q: Tensor<2>) -> T
 /// `- sum p ln q` of each row.
 pub(crate) fn cross_entropy(p: Tensor<2>, log_q: Tensor<2>) -> Tensor<1> {
     (p * log_q).sum_dim(1).squeeze_dim::<1>(1).neg()
+}
+
+/// Minus the log-probability of the targets `[rows, 1]` under `logits`, `[rows]`.
+pub(crate) fn target_cross_entropy(logits: Tensor<2>, targets: Tensor<2, Int>) -> Tensor<1> {
+    log_softmax(logits, 1.0).gather(1, targets).squeeze_dim::<1>(1).neg()
 }
 
 /// `KL(student || teacher)` of each row. Where the teacher's probability is exactly 0 it counts as the smallest

@@ -8,7 +8,7 @@ use burn::{
 use crate::{
     ConfigError, Mask, Reduction,
     align::{flatten_rows, flatten_targets},
-    divergence::{jensen_shannon, kl},
+    divergence::{jensen_shannon, kl, target_cross_entropy},
     error::expect_temperature,
     floor::log_softmax,
     learned::linear,
@@ -75,7 +75,8 @@ impl DskdLossConfig {
     /// # Errors
     /// If a width is 0, `temperature` is not in (0, inf) or `beta` is not in [0, 1].
     pub fn init(&self, device: &Device) -> Result<DskdLoss, ConfigError> {
-        let [student, teacher] = check_widths(self.student_width, self.teacher_width)?;
+        let student = ConfigError::check_count("student_width", self.student_width)?;
+        let teacher = ConfigError::check_count("teacher_width", self.teacher_width)?;
         Ok(DskdLoss {
             teacher_to_student: LinearConfig::new(teacher, student).init(device),
             student_to_teacher: LinearConfig::new(student, teacher).init(device),
@@ -84,13 +85,6 @@ impl DskdLossConfig {
             reduction: self.reduction,
         })
     }
-}
-
-pub(crate) fn check_widths(student: usize, teacher: usize) -> Result<[usize; 2], ConfigError> {
-    for (field, width) in [("student_width", student), ("teacher_width", teacher)] {
-        ConfigError::unless(width > 0, field, "[1, inf)", width as f64)?;
-    }
-    Ok([student, teacher])
 }
 
 /// Dual-space knowledge distillation: each model's hidden states, projected into the other's space, pass through the
@@ -192,7 +186,7 @@ impl DskdLoss {
         let [teacher_hidden, teacher_logits, teacher_head] = teacher.rows(&mask);
 
         let in_student_space = linear(&self.teacher_to_student, teacher_hidden).matmul(head);
-        let task = cross_entropy(in_student_space.clone(), targets);
+        let task = target_cross_entropy(in_student_space.clone(), targets);
         let tempered = |logits| log_softmax(logits, self.temperature);
         let own = jensen_shannon(tempered(logits), tempered(in_student_space.without_autodiff()), self.beta);
         let in_teacher_space = linear(&self.student_to_teacher, hidden).matmul(teacher_head);
@@ -211,11 +205,6 @@ impl DskdLoss {
         let mask = mask.into();
         self.reduction.apply(self.forward_no_reduction(student, teacher, targets, mask.clone()), &mask)
     }
-}
-
-/// Minus the log-probability of the targets `[rows, 1]`, `[rows]`.
-pub(crate) fn cross_entropy(logits: Tensor<2>, targets: Tensor<2, Int>) -> Tensor<1> {
-    log_softmax(logits, 1.0).gather(1, targets).squeeze_dim::<1>(1).neg()
 }
 
 #[cfg(test)]

@@ -8,8 +8,7 @@ use burn::{
 use crate::{
     ConfigError, Mask, OutputSpace, Reduction,
     align::flatten_targets,
-    divergence::{jensen_shannon, kl},
-    dskd::{check_widths, cross_entropy},
+    divergence::{jensen_shannon, kl, target_cross_entropy},
     error::expect_temperature,
     floor::{FLOOR, log_softmax},
     learned::linear,
@@ -54,7 +53,8 @@ impl DskdCmaLossConfig {
     /// # Errors
     /// If a width is 0, `temperature` is not in (0, inf) or `beta` is not in [0, 1].
     pub fn init(&self, device: &Device) -> Result<DskdCmaLoss, ConfigError> {
-        let [student, teacher] = check_widths(self.student_width, self.teacher_width)?;
+        let student = ConfigError::check_count("student_width", self.student_width)?;
+        let teacher = ConfigError::check_count("teacher_width", self.teacher_width)?;
         Ok(DskdCmaLoss {
             teacher_to_student: LinearConfig::new(teacher, student).init(device),
             student_to_teacher: LinearConfig::new(student, teacher).init(device),
@@ -171,7 +171,7 @@ impl DskdCmaLoss {
         let said = teacher.unit(teacher.hidden.clone()) + teacher.unit(teacher.target.clone());
         let projected =
             teacher.attended(scores.clone(), linear(&self.teacher_to_student, said)).matmul(student.head.clone());
-        let task = cross_entropy(projected.clone(), targets.clone());
+        let task = target_cross_entropy(projected.clone(), targets.clone());
         let projected = projected.without_autodiff();
         let predicted = projected.clone().argmax(1);
         let wrong = predicted.clone().not_equal(targets.cast(predicted.dtype())).squeeze_dim::<1>(1);

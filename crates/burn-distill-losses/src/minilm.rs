@@ -19,9 +19,8 @@ impl MiniLmLossConfig {
     /// # Errors
     /// If `relation_heads` is 0.
     pub fn init(&self) -> Result<MiniLmLoss, ConfigError> {
-        let heads = self.relation_heads;
-        ConfigError::unless(heads > 0, "relation_heads", "[1, inf)", heads as f64)?;
-        Ok(MiniLmLoss { relation_heads: heads, reduction: self.reduction })
+        let relation_heads = ConfigError::check_count("relation_heads", self.relation_heads)?;
+        Ok(MiniLmLoss { relation_heads, reduction: self.reduction })
     }
 }
 

@@ -35,8 +35,7 @@ impl MlkdLossConfig {
     /// # Errors
     /// If there is no temperature, one of them is not in (0, inf), or a weight is not in [0, inf).
     pub fn init(&self) -> Result<MlkdLoss, ConfigError> {
-        let count = self.temperatures.len();
-        ConfigError::unless(count > 0, "temperatures.len()", "[1, inf)", count as f64)?;
+        ConfigError::check_count("temperatures.len()", self.temperatures.len())?;
         for temperature in &self.temperatures {
             ConfigError::check_positive("temperatures", *temperature)?;
         }

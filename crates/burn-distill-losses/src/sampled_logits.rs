@@ -53,7 +53,7 @@ impl SampledLogits {
                 return Err(LossError::SampledShape { part, indices: shape, given });
             }
         }
-        check_draws(shape[1])?;
+        ConfigError::check_count("draws", shape[1])?;
         let temperature = ConfigError::check_temperature(temperature)?;
         let (log_probs, weights) = (log_probs.without_autodiff(), weights.without_autodiff());
         Ok(Self { indices: indices.without_autodiff(), log_probs, weights, vocabulary, temperature })
@@ -93,7 +93,7 @@ impl SampledLogits {
         power: f64,
         seed: u64,
     ) -> Result<Self, LossError> {
-        check_draws(draws)?;
+        ConfigError::check_count("draws", draws)?;
         let temperature = ConfigError::check_temperature(temperature)?;
         ConfigError::check_weight("power", power)?;
         let logits = flatten_rows(logits.without_autodiff());
@@ -142,11 +142,6 @@ impl SampledLogits {
     pub fn rows(&self) -> usize {
         self.indices.dims()[0]
     }
-}
-
-fn check_draws(draws: usize) -> Result<(), ConfigError> {
-    ConfigError::unless(draws > 0, "draws", "[1, inf)", draws as f64)?;
-    Ok(())
 }
 
 /// Classes `[rows, draws]` drawn from `probs` `[rows, classes]`, which need not sum to 1.
