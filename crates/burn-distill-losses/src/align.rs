@@ -116,7 +116,7 @@ fn align_sparse(student: Tensor<2>, sparse: &SparseLogits, policy: VocabularyPol
 }
 
 #[track_caller]
-fn assert_rows(student: usize, teacher: usize) {
+pub(crate) fn assert_rows(student: usize, teacher: usize) {
     assert_eq!(student, teacher, "`student_logits` have {student} rows and `teacher_logits` {teacher}");
 }
 

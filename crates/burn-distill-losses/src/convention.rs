@@ -104,6 +104,25 @@ impl Divisor {
     }
 }
 
+impl Divisor {
+    /// The row weights `[rows]` or `[1]` of ones and zeros, divided so that the sum of weighted values is what
+    /// [`Divisor::reduce`] gives.
+    pub(crate) fn weights(self, weights: Tensor<1>, rows: usize, reduction: Reduction, mask: &Mask) -> Tensor<1> {
+        match (reduction, self) {
+            (Reduction::Mean, Divisor::EachRow(times)) => match mask.rows() {
+                Some(_) => {
+                    let count = weights.clone().sum().clamp_min(1.0).mul_scalar(times);
+                    weights / count
+                }
+                None => weights.div_scalar(times * rows.max(1) as f64),
+            },
+            (Reduction::Mean, Divisor::Number(number)) => weights.div_scalar(number.max(1.0)),
+            (Reduction::Mean, Divisor::Counted(count)) => weights / count.cast(burn::tensor::DType::F32).clamp_min(1.0),
+            (Reduction::Sum, _) => weights,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use approx::assert_relative_eq;

@@ -25,10 +25,13 @@ pub(crate) fn target_cross_entropy(logits: Tensor<2>, targets: Tensor<2, Int>) -
     log_softmax(logits, 1.0).gather(1, targets).squeeze_dim::<1>(1).neg()
 }
 
+/// The probability that counts for a teacher's of exactly 0: the smallest normal f32.
+pub(crate) const EXCLUDED: f64 = f32::MIN_POSITIVE as f64;
+
 /// `KL(student || teacher)` of each row. Where the teacher's probability is exactly 0 it counts as the smallest
 /// normal f32 (1.2e-38), so that the divergence stays finite.
 pub(crate) fn reverse_kl(student: Tensor<2>, teacher: Tensor<2>) -> Tensor<1> {
-    reverse_kl_excluding(student, teacher, f64::from(f32::MIN_POSITIVE))
+    reverse_kl_excluding(student, teacher, EXCLUDED)
 }
 
 /// [`reverse_kl`] in which a teacher's probability of exactly 0 counts as `excluded`.

@@ -8,6 +8,7 @@ use crate::{
     align::Aligned,
     divergence::kl,
     floor::FLOOR,
+    fused::Divergence,
     tempered::{Tempered, tempered_loss},
 };
 
@@ -115,9 +116,13 @@ impl DkdLoss {
         let nckd = kl(teacher.among_others, student.among_others).mask_fill(nothing_else, 0.0);
         tckd.mul_scalar(self.alpha) + nckd.mul_scalar(self.beta)
     }
+
+    fn kernel(&self) -> Divergence {
+        Divergence::Decoupled { alpha: self.alpha, beta: self.beta }
+    }
 }
 
-tempered_loss!(DkdLoss, targets: E);
+tempered_loss!(DkdLoss, targets: E; kernel);
 
 /// The two distributions that the log-probabilities `[rows, width]` of one side factor into.
 pub(crate) struct Decoupled {

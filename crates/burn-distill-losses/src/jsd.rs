@@ -3,7 +3,8 @@ use burn::{config::Config, tensor::Tensor};
 use crate::{
     ConfigError, Convention, Reduction, VocabularyPolicy,
     align::Aligned,
-    divergence::jensen_shannon,
+    divergence::{EXCLUDED, jensen_shannon},
+    fused::Divergence,
     tempered::{Tempered, tempered_loss},
 };
 
@@ -99,9 +100,19 @@ impl JsdLoss {
         let (student, teacher) = aligned.log_probs(self.tempered.temperature());
         jensen_shannon(student, teacher, self.beta)
     }
+
+    fn kernel(&self) -> Divergence {
+        if self.beta == 0.0 {
+            Divergence::ForwardKl
+        } else if self.beta == 1.0 {
+            Divergence::ReverseKl { excluded: EXCLUDED }
+        } else {
+            Divergence::JensenShannon { beta: self.beta }
+        }
+    }
 }
 
-tempered_loss!(JsdLoss);
+tempered_loss!(JsdLoss; kernel);
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use crate::{
     ConfigError, Convention, Reduction, VocabularyPolicy,
     align::Aligned,
     divergence::{cross_entropy, kl_from},
+    fused::Divergence,
     tempered::{Tempered, tempered_loss},
 };
 
@@ -112,9 +113,16 @@ impl KdLoss {
             KdForm::CrossEntropy => cross_entropy(teacher.0, student),
         }
     }
+
+    fn kernel(&self) -> Divergence {
+        match self.form {
+            KdForm::Divergence => Divergence::ForwardKl,
+            KdForm::CrossEntropy => Divergence::CrossEntropy,
+        }
+    }
 }
 
-tempered_loss!(KdLoss);
+tempered_loss!(KdLoss; kernel);
 
 #[cfg(test)]
 mod tests {

@@ -57,11 +57,20 @@ impl Mask {
         match &self.0 {
             Some(rows) => {
                 let [height, width] = tensor.dims();
-                assert_eq!(rows.dims(), [height], "`mask` must have one value per row: [{height}]");
+                self.check_height(height);
                 let masked: Tensor<2, Bool> = rows.clone().bool_not().unsqueeze_dim(1);
                 tensor.mask_fill(masked.expand([height, width]), value)
             }
             None => tensor,
+        }
+    }
+
+    /// # Panics
+    /// If the mask is not one of so many rows.
+    #[track_caller]
+    pub(crate) fn check_height(&self, height: usize) {
+        if let Some(rows) = &self.0 {
+            assert_eq!(rows.dims(), [height], "`mask` must have one value per row: [{height}]");
         }
     }
 

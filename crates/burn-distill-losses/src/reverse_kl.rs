@@ -4,6 +4,7 @@ use crate::{
     ConfigError, Convention, Reduction, VocabularyPolicy,
     align::Aligned,
     divergence::reverse_kl_excluding,
+    fused::Divergence,
     tempered::{Tempered, tempered_loss},
 };
 
@@ -99,9 +100,13 @@ impl ReverseKlLoss {
         let (student, teacher) = aligned.log_probs(self.tempered.temperature());
         reverse_kl_excluding(student, teacher, self.excluded)
     }
+
+    fn kernel(&self) -> Divergence {
+        Divergence::ReverseKl { excluded: self.excluded }
+    }
 }
 
-tempered_loss!(ReverseKlLoss);
+tempered_loss!(ReverseKlLoss; kernel);
 
 #[cfg(test)]
 mod tests {

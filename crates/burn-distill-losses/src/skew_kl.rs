@@ -4,6 +4,7 @@ use crate::{
     ConfigError, Convention, KdForm, Reduction, VocabularyPolicy,
     align::Aligned,
     divergence::{cross_entropy, kl, mixture},
+    fused::Divergence,
     tempered::{Tempered, tempered_loss},
 };
 
@@ -106,9 +107,17 @@ impl SkewKlLoss {
             KdForm::CrossEntropy => cross_entropy(teacher.exp(), mixture),
         }
     }
+
+    fn kernel(&self) -> Divergence {
+        match self.form {
+            KdForm::Divergence if self.alpha == 0.0 => Divergence::ForwardKl,
+            KdForm::CrossEntropy if self.alpha == 0.0 => Divergence::CrossEntropy,
+            form => Divergence::SkewKl { alpha: self.alpha, cross_entropy: form == KdForm::CrossEntropy },
+        }
+    }
 }
 
-tempered_loss!(SkewKlLoss);
+tempered_loss!(SkewKlLoss; kernel);
 
 #[cfg(test)]
 mod tests {

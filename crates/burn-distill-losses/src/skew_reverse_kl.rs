@@ -3,7 +3,8 @@ use burn::{config::Config, tensor::Tensor};
 use crate::{
     ConfigError, Convention, Reduction, VocabularyPolicy,
     align::Aligned,
-    divergence::{kl, mixture, reverse_kl},
+    divergence::{EXCLUDED, kl, mixture, reverse_kl},
+    fused::Divergence,
     tempered::{Tempered, tempered_loss},
 };
 
@@ -101,9 +102,17 @@ impl SkewReverseKlLoss {
         }
         kl(student.clone(), mixture(student, teacher, 1.0 - self.alpha))
     }
+
+    fn kernel(&self) -> Divergence {
+        if self.alpha == 0.0 {
+            Divergence::ReverseKl { excluded: EXCLUDED }
+        } else {
+            Divergence::SkewReverseKl { alpha: self.alpha }
+        }
+    }
 }
 
-tempered_loss!(SkewReverseKlLoss);
+tempered_loss!(SkewReverseKlLoss; kernel);
 
 #[cfg(test)]
 mod tests {

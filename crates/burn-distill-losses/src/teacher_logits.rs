@@ -21,6 +21,16 @@ pub enum TeacherLogits {
     Sparse(SparseLogits),
 }
 
+impl TeacherLogits {
+    /// Number of rows and of the teacher's classes.
+    pub(crate) fn dims(&self) -> (usize, usize) {
+        match self {
+            Self::Dense(logits) => logits.dims().into(),
+            Self::Sparse(logits) => (logits.rows(), logits.vocabulary()),
+        }
+    }
+}
+
 impl From<Tensor<2>> for TeacherLogits {
     fn from(logits: Tensor<2>) -> Self {
         Self::Dense(logits)

@@ -1,0 +1,596 @@
+//! One row: its value, and the gradient as a combination of what stays in the cache.
+//!
+//! A row is read in blocks that fit into the first-level cache. Exponentials are taken relative to the largest logit
+//! seen so far, and each block remembers which that was, so that student and teacher come from memory only once however
+//! long the row is. Sums run in f32 over one block and in f64 over blocks.
+//!
+//! With `q = softmax(student / T)` every divergence here has the gradient `q (h - Σ q h) / T` for some `h`, so the
+//! second pass leaves `q` and `q h`, and writing the gradient is one linear combination of the two.
+
+use super::math::{exp, fma, ln};
+use crate::{
+    floor,
+    fused::spec::{Divergence, Spec},
+};
+
+const BLOCK: usize = 2048;
+const LANES: usize = 32;
+const FLOOR: f32 = floor::FLOOR as f32;
+
+/// Buffers of one thread.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// The student's part of the gradient, and the other one.
+    student: Vec<f32>,
+    other: Vec<f32>,
+    /// Exponentials at temperature 1, for the cross-entropy.
+    hard: Vec<f32>,
+    /// What the parts are multiplied by, block by block.
+    factors: Vec<Factors>,
+    masked: [Vec<f32>; 2],
+}
+
+impl Scratch {
+    /// A buffer of `width` elements.
+    pub(super) fn wide(&mut self, width: usize) -> &mut [f32] {
+        grow(&mut self.hard, width);
+        &mut self.hard[..width]
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Factors {
+    student: f32,
+    other: f32,
+    hard: f32,
+}
+
+/// What remains to be done after the value of a row is known.
+pub(super) struct Row {
+    pub(super) value: f64,
+    width: usize,
+    with_hard: bool,
+    /// A class whose gradient is larger by so much.
+    single: Option<(usize, f32)>,
+}
+
+/// Maxima and sums of exponentials of a row.
+struct Softmax {
+    max: [f32; 2],
+    sum: [f64; 2],
+    /// `Σ exp(x_t) (x_t - x_s)`
+    cross: f64,
+}
+
+impl Softmax {
+    fn log_sum(&self) -> [f64; 2] {
+        self.sum.map(f64::ln)
+    }
+
+    /// Moves the maxima up.
+    fn raise(&mut self, max: [f32; 2], inverse: f32) {
+        let max = [self.max[0].max(max[0]), self.max[1].max(max[1])];
+        if max == self.max {
+            return;
+        }
+        let [by_student, by_teacher] = [0, 1].map(|side| {
+            let by = f64::from((self.max[side] - max[side]) * inverse);
+            if by.is_finite() { by } else { f64::from(FLOOR) }
+        });
+        self.cross = by_teacher.exp() * (self.cross + self.sum[1] * (by_teacher - by_student));
+        self.sum[0] *= by_student.exp();
+        self.sum[1] *= by_teacher.exp();
+        self.max = max;
+    }
+}
+
+/// The value of a row whose gradient is to be multiplied by `weight`.
+///
+/// `terms` is over how many columns the divergence sums, all of `student` unless a sparse teacher drops its tail.
+#[inline(always)]
+pub(super) fn evaluate<const FMA: bool>(
+    spec: &Spec,
+    student: &[f32],
+    teacher: &[f32],
+    terms: usize,
+    target: Option<usize>,
+    weight: f64,
+    scratch: &mut Scratch,
+) -> Row {
+    let width = student.len();
+    let inverse = (1.0 / spec.temperature) as f32;
+    let scale = weight * spec.soft / spec.temperature;
+    for buffer in [&mut scratch.student, &mut scratch.other] {
+        grow(buffer, width);
+    }
+    let Scratch { student: own, other, hard, factors, masked } = scratch;
+    let (own, other) = (&mut own[..width], &mut other[..width]);
+
+    if let Divergence::Decoupled { alpha, beta } = spec.divergence {
+        let [student_others, teacher_others] = masked;
+        for (others, logits) in [(&mut *student_others, student), (&mut *teacher_others, teacher)] {
+            others.clear();
+            others.extend_from_slice(logits);
+            if let Some(target) = target {
+                others[target] = f32::NEG_INFINITY;
+            }
+        }
+        let softmax = exponentials::<FMA>(student_others, teacher_others, inverse, own, other, factors);
+        let (value, single) = decoupled(&softmax, student, teacher, target, inverse, alpha, beta, scale, factors);
+        let mut row = Row { value: spec.soft * value, width, with_hard: false, single };
+        add_hard::<FMA>(spec, student, target, weight, None, hard, factors, &mut row);
+        return row;
+    }
+
+    let softmax = exponentials::<FMA>(student, teacher, inverse, own, other, factors);
+    let log_sum = softmax.log_sum();
+    let (value, normalised) = if spec.divergence == Divergence::ForwardKl && terms == width {
+        let [by_student, by_teacher] = softmax.sum.map(|sum| scale / sum);
+        for block in factors.iter_mut() {
+            block.student = (f64::from(block.student) * by_student) as f32;
+            block.other = (f64::from(block.other) * -by_teacher) as f32;
+        }
+        (softmax.cross / softmax.sum[1] - log_sum[1] + log_sum[0], false)
+    } else {
+        let pass = Pass { student, teacher, terms, inverse, max: softmax.max, sum: softmax.sum };
+        let (value, mean) = match spec.divergence {
+            Divergence::ForwardKl => pass.run::<FMA, _>(own, other, factors, ForwardKl),
+            Divergence::CrossEntropy => pass.run::<FMA, _>(own, other, factors, CrossEntropy),
+            Divergence::ReverseKl { excluded } => {
+                let excluded = excluded.ln() as f32;
+                pass.run::<FMA, _>(own, other, factors, ReverseKl { excluded })
+            }
+            Divergence::JensenShannon { beta } => {
+                let beta = beta as f32;
+                pass.run::<FMA, _>(own, other, factors, JensenShannon { beta })
+            }
+            Divergence::SkewKl { alpha, cross_entropy } => {
+                let skew = SkewKl { alpha: alpha as f32, entropy: if cross_entropy { 0.0 } else { 1.0 } };
+                pass.run::<FMA, _>(own, other, factors, skew)
+            }
+            Divergence::SkewReverseKl { alpha } => {
+                pass.run::<FMA, _>(own, other, factors, SkewReverseKl { alpha: alpha as f32 })
+            }
+            Divergence::Decoupled { .. } => unreachable!("returned above"),
+        };
+        for block in factors.iter_mut() {
+            *block = Factors { student: (-scale * mean) as f32, other: scale as f32, hard: 0.0 };
+        }
+        (value, true)
+    };
+    let mut row = Row { value: spec.soft * value, width, with_hard: false, single: None };
+    let at_one = (spec.temperature == 1.0 && scale != 0.0).then_some((&softmax, scale, normalised));
+    add_hard::<FMA>(spec, student, target, weight, at_one, hard, factors, &mut row);
+    row
+}
+
+/// `exp((x - max) / T)` of both sides, and the logarithms' shift of each block in `factors`: what its exponentials are
+/// multiplied by to be relative to the row's maximum.
+#[inline(always)]
+fn exponentials<const FMA: bool>(
+    student: &[f32],
+    teacher: &[f32],
+    inverse: f32,
+    own: &mut [f32],
+    other: &mut [f32],
+    factors: &mut Vec<Factors>,
+) -> Softmax {
+    let mut softmax = Softmax { max: [FLOOR; 2], sum: [0.0; 2], cross: 0.0 };
+    factors.clear();
+    let blocks = student.chunks(BLOCK).zip(teacher.chunks(BLOCK));
+    let outputs = own.chunks_mut(BLOCK).zip(other.chunks_mut(BLOCK));
+    for ((student, teacher), (own, other)) in blocks.zip(outputs) {
+        softmax.raise([largest(student), largest(teacher)], inverse);
+        let [max_student, max_teacher] = softmax.max;
+        let mut sums = [[0f32; LANES]; 3];
+        lanes([student, teacher], [own, other], |[s, t], [own, other]| {
+            for lane in 0..LANES {
+                let x_student = shifted(s[lane], max_student, inverse);
+                let x_teacher = shifted(t[lane], max_teacher, inverse);
+                own[lane] = exp::<FMA>(x_student);
+                other[lane] = exp::<FMA>(x_teacher);
+                sums[0][lane] += own[lane];
+                sums[1][lane] += other[lane];
+                sums[2][lane] = fma::<FMA>(other[lane], x_teacher - x_student, sums[2][lane]);
+            }
+        });
+        let [of_student, of_teacher, cross] = sums.map(total);
+        softmax.sum[0] += of_student;
+        softmax.sum[1] += of_teacher;
+        softmax.cross += cross;
+        factors.push(Factors { student: max_student, other: max_teacher, hard: 0.0 });
+    }
+    for block in factors.iter_mut() {
+        block.student = ((block.student - softmax.max[0]) * inverse).exp();
+        block.other = ((block.other - softmax.max[1]) * inverse).exp();
+    }
+    softmax
+}
+
+/// The second pass, for divergences whose terms need the normalised probabilities.
+struct Pass<'a> {
+    student: &'a [f32],
+    teacher: &'a [f32],
+    terms: usize,
+    inverse: f32,
+    max: [f32; 2],
+    sum: [f64; 2],
+}
+
+impl Pass<'_> {
+    /// Replaces the exponentials by `q` and `q h`; gives the value and `Σ q h`.
+    #[inline(always)]
+    fn run<const FMA: bool, E: Element>(
+        &self,
+        own: &mut [f32],
+        other: &mut [f32],
+        factors: &[Factors],
+        divergence: E,
+    ) -> (f64, f64) {
+        let [log_student, log_teacher] = self.sum.map(|sum| sum.ln() as f32);
+        let [max_student, max_teacher] = self.max;
+        let inverse = self.inverse;
+        let (mut value, mut mean) = (0f64, 0f64);
+        let blocks = self.student.chunks(BLOCK).zip(self.teacher.chunks(BLOCK)).zip(factors);
+        let outputs = own.chunks_mut(BLOCK).zip(other.chunks_mut(BLOCK));
+        for (((student, teacher), factors), (own, other)) in blocks.zip(outputs) {
+            let by_student = (f64::from(factors.student) / self.sum[0]) as f32;
+            let by_teacher = (f64::from(factors.other) / self.sum[1]) as f32;
+            let mut sums = [[0f32; LANES]; 2];
+            lanes([student, teacher], [own, other], |[s, t], [own, other]| {
+                for lane in 0..LANES {
+                    let (q, p) = (own[lane] * by_student, other[lane] * by_teacher);
+                    let log_q = shifted(s[lane], max_student, inverse) - log_student;
+                    let log_p = shifted(t[lane], max_teacher, inverse) - log_teacher;
+                    let (term, q_h) = divergence.of::<FMA>(p, q, log_p, log_q);
+                    own[lane] = q;
+                    other[lane] = q_h;
+                    sums[0][lane] += term;
+                    sums[1][lane] += q_h;
+                }
+            });
+            let [terms, q_h] = sums.map(total);
+            value += terms;
+            mean += q_h;
+        }
+        // Columns beyond `terms` (one, the tail of a sparse teacher) belong to the softmax but not to the sum.
+        for column in self.terms..self.student.len() {
+            let log_q = shifted(self.student[column], max_student, inverse) - log_student;
+            let log_p = shifted(self.teacher[column], max_teacher, inverse) - log_teacher;
+            let (term, q_h) = divergence.of::<FMA>(log_p.exp(), own[column], log_p, log_q);
+            value -= f64::from(term);
+            mean -= f64::from(q_h);
+            other[column] = 0.0;
+        }
+        (value, mean)
+    }
+}
+
+/// A class's term of the divergence, and `q h` of its gradient, from probabilities and their logarithms.
+trait Element: Copy {
+    fn of<const FMA: bool>(self, p: f32, q: f32, log_p: f32, log_q: f32) -> (f32, f32);
+}
+
+#[derive(Clone, Copy)]
+struct ForwardKl;
+
+impl Element for ForwardKl {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, p: f32, _: f32, log_p: f32, log_q: f32) -> (f32, f32) {
+        (p * (log_p - log_q), -p)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct CrossEntropy;
+
+impl Element for CrossEntropy {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, p: f32, _: f32, _: f32, log_q: f32) -> (f32, f32) {
+        (-p * log_q, -p)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ReverseKl {
+    excluded: f32,
+}
+
+impl Element for ReverseKl {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, _: f32, q: f32, log_p: f32, log_q: f32) -> (f32, f32) {
+        let log_p = if log_p < 0.5 * FLOOR { self.excluded } else { log_p };
+        let term = q * (log_q - log_p);
+        (term, term)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct JensenShannon {
+    beta: f32,
+}
+
+impl Element for JensenShannon {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, p: f32, q: f32, log_p: f32, log_q: f32) -> (f32, f32) {
+        let p = self.beta * p;
+        let q = (1.0 - self.beta) * q;
+        let log_m = ln::<FMA>(p + q);
+        let of_student = q * (log_q - log_m);
+        (fma::<FMA>(p, log_p - log_m, of_student), of_student)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SkewKl {
+    alpha: f32,
+    /// 1 for the divergence, 0 for the cross-entropy.
+    entropy: f32,
+}
+
+impl Element for SkewKl {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, p: f32, q: f32, log_p: f32, _: f32) -> (f32, f32) {
+        let q = (1.0 - self.alpha) * q;
+        let m = positive(fma::<FMA>(self.alpha, p, q));
+        (p * (self.entropy * log_p - ln::<FMA>(m)), -(q / m) * p)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SkewReverseKl {
+    alpha: f32,
+}
+
+impl Element for SkewReverseKl {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, p: f32, q: f32, _: f32, log_q: f32) -> (f32, f32) {
+        let own = self.alpha * q;
+        let m = positive(fma::<FMA>(1.0 - self.alpha, p, own));
+        let term = q * (log_q - ln::<FMA>(m));
+        (term, fma::<FMA>(-q, own / m, term))
+    }
+}
+
+/// DKD: the value, the target's gradient, and the factors of the other classes'.
+#[expect(clippy::too_many_arguments, reason = "what the row knows")]
+fn decoupled(
+    softmax: &Softmax,
+    student: &[f32],
+    teacher: &[f32],
+    target: Option<usize>,
+    inverse: f32,
+    alpha: f64,
+    beta: f64,
+    scale: f64,
+    factors: &mut [Factors],
+) -> (f64, Option<(usize, f32)>) {
+    let log_sum = softmax.log_sum();
+    let half = 0.5 * f64::from(FLOOR);
+    let others = [0, 1].map(|side| f64::from(softmax.max[side]) * f64::from(inverse) + log_sum[side]);
+    // Is it the target or not: `ln p_t` and `ln (1 - p_t)` of both sides.
+    let [own, its] = [(student, 0), (teacher, 1)].map(|(logits, side)| {
+        let at_target = match target {
+            Some(target) => f64::from(floored(floored(logits[target]) * inverse)),
+            None => f64::from(FLOOR),
+        };
+        let odds = at_target - others[side];
+        (-(-odds).max(0.0) - (-odds.abs()).exp().ln_1p(), -odds.max(0.0) - (-odds.abs()).exp().ln_1p())
+    });
+    let (p_target, p_others) = (its.0.exp(), its.1.exp());
+    let difference = own.0.exp() - p_target;
+    let term = |p: f64, log_p: f64, log_q: f64| if p == 0.0 { 0.0 } else { p * (log_p - log_q) };
+    let of_target = term(p_target, its.0, own.0) + term(p_others, its.1, own.1);
+    // A teacher that is sure of the target says nothing of the others.
+    let beta = if others[1] < half { 0.0 } else { beta };
+    let among_others = softmax.cross / softmax.sum[1] - log_sum[1] + log_sum[0];
+    for block in factors.iter_mut() {
+        block.student = (f64::from(block.student) * scale * (beta - alpha * difference) / softmax.sum[0]) as f32;
+        block.other = (f64::from(block.other) * -scale * beta / softmax.sum[1]) as f32;
+    }
+    let value = alpha * of_target + if beta == 0.0 { 0.0 } else { beta * among_others };
+    (value, target.map(|target| (target, (scale * alpha * difference) as f32)))
+}
+
+/// Adds `hard` times the cross-entropy of the target to a row; at temperature 1 from the exponentials that are there.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "what the row knows")]
+fn add_hard<const FMA: bool>(
+    spec: &Spec,
+    student: &[f32],
+    target: Option<usize>,
+    weight: f64,
+    at_one: Option<(&Softmax, f64, bool)>,
+    hard: &mut Vec<f32>,
+    factors: &mut [Factors],
+    row: &mut Row,
+) {
+    let Some(target) = target.filter(|_| spec.hard != 0.0) else {
+        return;
+    };
+    let scale = weight * spec.hard;
+    let (max, sum) = match at_one {
+        Some((softmax, soft, normalised)) => {
+            for block in factors.iter_mut() {
+                // Without normalisation the factor is `soft / sum` times the block's shift.
+                let more = if normalised { 1.0 } else { f64::from(block.student) / soft };
+                block.student += (scale * more) as f32;
+            }
+            (softmax.max[0], softmax.sum[0])
+        }
+        None => {
+            grow(hard, student.len());
+            row.with_hard = true;
+            hard_exponentials::<FMA>(student, &mut hard[..student.len()], scale, factors)
+        }
+    };
+    row.value += spec.hard * (sum.ln() + f64::from(max) - f64::from(floored(student[target])));
+    let so_far = row.single.map_or(0.0, |(_, more)| more);
+    row.single = Some((target, so_far - scale as f32));
+}
+
+#[inline(always)]
+fn hard_exponentials<const FMA: bool>(
+    student: &[f32],
+    hard: &mut [f32],
+    scale: f64,
+    factors: &mut [Factors],
+) -> (f32, f64) {
+    let (mut max, mut sum) = (FLOOR, 0f64);
+    for ((student, hard), factors) in student.chunks(BLOCK).zip(hard.chunks_mut(BLOCK)).zip(factors.iter_mut()) {
+        let higher = max.max(largest(student));
+        sum *= f64::from(max - higher).exp();
+        max = higher;
+        sum += shifted_exponentials::<FMA>(student, max, 1.0, hard);
+        factors.hard = max;
+    }
+    for block in factors {
+        block.hard = (f64::from(block.hard - max).exp() * scale / sum) as f32;
+    }
+    (max, sum)
+}
+
+impl Row {
+    /// Writes the gradient.
+    #[inline(always)]
+    pub(super) fn write<const FMA: bool>(&self, scratch: &Scratch, gradient: &mut [impl Slot]) {
+        let gradient = &mut gradient[..self.width];
+        let (own, other) = (&scratch.student[..self.width], &scratch.other[..self.width]);
+        let blocks = own.chunks(BLOCK).zip(other.chunks(BLOCK)).zip(&scratch.factors).zip(gradient.chunks_mut(BLOCK));
+        if self.with_hard {
+            let hard = scratch.hard[..self.width].chunks(BLOCK);
+            for ((((own, other), by), gradient), hard) in blocks.zip(hard) {
+                for (((slot, own), other), hard) in gradient.iter_mut().zip(own).zip(other).zip(hard) {
+                    slot.put(fma::<FMA>(*own, by.student, fma::<FMA>(*other, by.other, *hard * by.hard)));
+                }
+            }
+        } else {
+            for (((own, other), by), gradient) in blocks {
+                for ((slot, own), other) in gradient.iter_mut().zip(own).zip(other) {
+                    slot.put(fma::<FMA>(*own, by.student, *other * by.other));
+                }
+            }
+        }
+        if let Some((class, more)) = self.single {
+            let by = scratch.factors[class / BLOCK];
+            let hard = if self.with_hard { scratch.hard[class] * by.hard } else { 0.0 };
+            gradient[class].put(scratch.student[class] * by.student + scratch.other[class] * by.other + hard + more);
+        }
+    }
+}
+
+/// Where an element of the gradient is written: memory that may hold nothing yet.
+pub(super) trait Slot {
+    fn put(&mut self, value: f32);
+}
+
+impl Slot for f32 {
+    #[inline(always)]
+    fn put(&mut self, value: f32) {
+        *self = value;
+    }
+}
+
+impl Slot for std::mem::MaybeUninit<f32> {
+    #[inline(always)]
+    fn put(&mut self, value: f32) {
+        self.write(value);
+    }
+}
+
+/// `exp((x - max) / T)` of one row, the maximum and the sum: what the tail of a sparse teacher needs of the student.
+#[inline(always)]
+pub(super) fn tail_exponentials<const FMA: bool>(row: &[f32], inverse: f32, output: &mut [f32]) -> (f32, f64) {
+    let max = row.chunks(BLOCK).map(largest).fold(FLOOR, f32::max);
+    let mut sum = 0f64;
+    for (row, output) in row.chunks(BLOCK).zip(output.chunks_mut(BLOCK)) {
+        sum += shifted_exponentials::<FMA>(row, max, inverse, output);
+    }
+    (max, sum)
+}
+
+/// `exp((x - max) / T)` of a block; gives their sum.
+#[inline(always)]
+fn shifted_exponentials<const FMA: bool>(block: &[f32], max: f32, inverse: f32, output: &mut [f32]) -> f64 {
+    let mut sums = [0f32; LANES];
+    lanes([block], [output], |[x], [output]| {
+        for lane in 0..LANES {
+            output[lane] = exp::<FMA>(shifted(x[lane], max, inverse));
+            sums[lane] += output[lane];
+        }
+    });
+    total(sums)
+}
+
+/// Calls `each` with pieces of `LANES` elements; the last is filled up with logits of probability 0.
+#[inline(always)]
+fn lanes<const I: usize, const O: usize>(
+    inputs: [&[f32]; I],
+    outputs: [&mut [f32]; O],
+    mut each: impl FnMut([&[f32; LANES]; I], [&mut [f32; LANES]; O]),
+) {
+    let inputs = inputs.map(|input| input.as_chunks::<LANES>());
+    let mut outputs = outputs.map(|output| output.as_chunks_mut::<LANES>());
+    for piece in 0..inputs[0].0.len() {
+        each(inputs.map(|(pieces, _)| &pieces[piece]), outputs.each_mut().map(|(pieces, _)| &mut pieces[piece]));
+    }
+    let left = inputs[0].1.len();
+    if left > 0 {
+        let padded = inputs.map(|(_, rest)| {
+            let mut piece = [FLOOR; LANES];
+            piece[..left].copy_from_slice(rest);
+            piece
+        });
+        let mut results = outputs.each_mut().map(|(_, rest)| {
+            let mut piece = [0.0; LANES];
+            piece[..left].copy_from_slice(rest);
+            piece
+        });
+        each(padded.each_ref(), results.each_mut());
+        for ((_, rest), result) in outputs.iter_mut().zip(&results) {
+            rest.copy_from_slice(&result[..left]);
+        }
+    }
+}
+
+pub(super) fn grow(buffer: &mut Vec<f32>, width: usize) {
+    if buffer.len() < width {
+        buffer.resize(width, 0.0);
+    }
+}
+
+/// `(logit - max) / T`, finite: a class without probability is at [`FLOOR`] whatever the temperature, unless the row has
+/// no other. NaN stays NaN.
+#[inline(always)]
+fn shifted(logit: f32, max: f32, inverse: f32) -> f32 {
+    let absent = if max < 0.5 * FLOOR { 0.0 } else { FLOOR };
+    if logit < 0.5 * FLOOR { absent } else { floored((logit - max) * inverse) }
+}
+
+/// `x`, at least [`FLOOR`]; NaN stays NaN.
+#[inline(always)]
+fn floored(x: f32) -> f32 {
+    if x < FLOOR { FLOOR } else { x }
+}
+
+#[inline(always)]
+fn positive(x: f32) -> f32 {
+    if x < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { x }
+}
+
+#[inline(always)]
+fn largest(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = if chunk[lane] > lanes[lane] { chunk[lane] } else { lanes[lane] };
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[inline(always)]
+fn total(lanes: [f32; LANES]) -> f64 {
+    lanes.iter().copied().map(f64::from).sum()
+}

@@ -1,0 +1,210 @@
+//! Rows of a teacher's top k: one pass over the student's row for the rest, then a short row of k or k + 1 columns.
+
+use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
+use burn::tensor::{DType, TensorData};
+use half::{bf16, f16};
+
+use super::{
+    Evaluate, Half, Inputs, Local, Rows, class_ids, dispatch, filled, float_rows, float_tensor, grow,
+    row::{Scratch, Slot, tail_exponentials},
+    simd::Kernel,
+};
+use crate::{
+    Tail,
+    fused::{
+        backend::SparseKernel,
+        spec::{Spec, TopK},
+    },
+};
+
+impl SparseKernel for Flex {
+    fn sparse(
+        student: FlexTensor,
+        indices: FlexTensor,
+        log_probs: FlexTensor,
+        tail: FlexTensor,
+        weights: FlexTensor,
+        targets: FlexTensor,
+        spec: Spec,
+        top_k: TopK,
+        gradient: bool,
+    ) -> (FlexTensor, FlexTensor) {
+        let student = float_rows(student);
+        let (log_probs, tail) = (float_rows(log_probs), float_rows(tail));
+        let inputs = Inputs::new(&spec, &student, &weights, &targets);
+        let shape = student.shape();
+        let own = Rows::of(&student);
+        let width = own.width();
+        let log_probs = Rows::of(&log_probs);
+        let teacher = Teacher { indices: class_ids(&indices), tail: Rows::of(&tail), log_probs, top_k };
+        if !gradient {
+            let values = inputs.each(vec![(); inputs.rows], |row, (), local| teacher.row(&inputs, row, &own, false, local));
+            return (float_tensor(values, [inputs.rows]), float_tensor(Vec::new(), [0]));
+        }
+        fn halves<H: Half>(teacher: &Teacher<'_>, inputs: &Inputs<'_>, own: &Rows<'_>) -> (Vec<f32>, Vec<H>) {
+            let width = own.width();
+            let mut gradient = vec![H::from_f32_const(0.0); inputs.rows * width];
+            let values = inputs.each(gradient.chunks_mut(width.max(1)).collect(), |row, slots, local| {
+                let value = teacher.row(inputs, row, own, true, local);
+                H::narrow(&local.gradient[..width], slots);
+                value
+            });
+            (values, gradient)
+        }
+        let (values, gradient) = match student.dtype() {
+            DType::F16 => {
+                let (values, gradient) = halves::<f16>(&teacher, &inputs, &own);
+                (values, FlexTensor::from_data(TensorData::new(gradient, shape)))
+            }
+            DType::BF16 => {
+                let (values, gradient) = halves::<bf16>(&teacher, &inputs, &own);
+                (values, FlexTensor::from_data(TensorData::new(gradient, shape)))
+            }
+            _ => {
+                let (values, gradient) = filled(inputs.rows * width, |slots| {
+                    inputs.each(slots.chunks_mut(width.max(1)).collect(), |row, slots, local| {
+                        let value = teacher.row(&inputs, row, &own, true, local);
+                        slots.iter_mut().zip(&local.gradient[..width]).for_each(|(slot, value)| slot.put(*value));
+                        value
+                    })
+                });
+                (values, float_tensor(gradient, shape))
+            }
+        };
+        (float_tensor(values, [inputs.rows]), gradient)
+    }
+}
+
+struct Teacher<'a> {
+    indices: Vec<i64>,
+    log_probs: Rows<'a>,
+    tail: Rows<'a>,
+    top_k: TopK,
+}
+
+impl Teacher<'_> {
+    /// The weighted value of a row; its gradient goes into `local.gradient`.
+    fn row(&self, inputs: &Inputs<'_>, row: usize, students: &Rows<'_>, gradient: bool, local: &mut Local) -> f32 {
+        let width = students.width();
+        grow(&mut local.gradient, width);
+        let Local { student, gradient: output, rest } = local;
+        let output = &mut output[..width];
+        output.fill(0.0);
+        let weight = inputs.weight(row);
+        if weight == 0.0 {
+            return 0.0;
+        }
+        let classes = inputs.spec.classes;
+        let target = inputs.target(row, width);
+        let student = students.row(row, student);
+        let mut buffer = Vec::new();
+        let log_probs = self.log_probs.row(row, &mut buffer);
+        let k = log_probs.len();
+        let indices = &self.indices[row * k..(row + 1) * k];
+        // Padding, and classes that the student lacks, have no column of their own.
+        let listed = |column: usize| {
+            let class = usize::try_from(indices[column]).ok().filter(|class| *class < classes)?;
+            (log_probs[column] != f32::NEG_INFINITY).then_some(class)
+        };
+        let temperature = self.top_k.temperature as f32;
+
+        if self.top_k.whole {
+            let teacher = &mut rest.teacher;
+            teacher.clear();
+            teacher.resize(classes, f32::NEG_INFINITY);
+            for column in 0..k {
+                if let Some(class) = listed(column) {
+                    teacher[class] = log_probs[column] * temperature;
+                }
+            }
+            let student = &student[..classes];
+            let evaluate = Evaluate { spec: inputs.spec, student, teacher, terms: classes, target, weight };
+            let done = dispatch(evaluate.with(&mut rest.scratch));
+            if gradient {
+                dispatch(super::Write { row: &done, scratch: &rest.scratch, gradient: output });
+            }
+            return (weight * done.value) as f32;
+        }
+
+        let with_tail = matches!(self.top_k.tail, Tail::Bucket | Tail::Drop);
+        let mut columns = [vec![f32::NEG_INFINITY; k + 1], vec![f32::NEG_INFINITY; k + 1]];
+        let mut others = student[..classes].to_vec();
+        let mut target_column = None;
+        let mut count = 0;
+        for column in 0..k {
+            if let Some(class) = listed(column) {
+                columns[0][column] = student[class];
+                columns[1][column] = log_probs[column] * temperature;
+                others[class] = f32::NEG_INFINITY;
+                count += 1;
+                if target == Some(class) {
+                    target_column = Some(column);
+                }
+            }
+        }
+        let mut tail_sum = 1.0;
+        if with_tail && count < classes {
+            let (max, sum) = dispatch(TailExponentials { row: &others, inverse: 1.0 / temperature, output });
+            columns[0][k] = (f64::from(max) + f64::from(temperature) * sum.ln()) as f32;
+            let mut one = Vec::new();
+            columns[1][k] = self.tail.row(row, &mut one)[0] * temperature;
+            tail_sum = sum;
+        }
+        let short = if with_tail { k + 1 } else { k };
+        let terms = if self.top_k.tail == Tail::Bucket { short } else { k };
+        if target_column.is_none() && self.top_k.tail == Tail::Bucket {
+            target_column = Some(k);
+        }
+        let spec = Spec { hard: 0.0, classes: short, ..*inputs.spec };
+        let [own, its] = &columns;
+        let short_target = target_column.filter(|_| spec.divergence.needs_targets());
+        let evaluate =
+            Evaluate { spec: &spec, student: &own[..short], teacher: &its[..short], terms, target: short_target, weight };
+        let done = dispatch(evaluate.with(&mut rest.scratch));
+        let mut value = done.value;
+        if gradient {
+            let mut by_column = vec![0f32; short];
+            dispatch(super::Write { row: &done, scratch: &rest.scratch, gradient: &mut by_column });
+            // The tail's column is the logarithm of a sum: its gradient is shared out by the summands.
+            let by = if with_tail { (f64::from(by_column[k]) / tail_sum) as f32 } else { 0.0 };
+            output[..classes].iter_mut().for_each(|share| *share *= by);
+            for column in 0..k {
+                if let Some(class) = listed(column) {
+                    output[class] += by_column[column];
+                }
+            }
+        }
+        if let Some(target) = target.filter(|_| inputs.spec.hard != 0.0) {
+            value += hard(inputs.spec.hard, student, target, weight, gradient.then_some(output), &mut rest.scratch);
+        }
+        (weight * value) as f32
+    }
+}
+
+/// `by` times the cross-entropy of the target; adds its gradient to `output`.
+fn hard(by: f64, student: &[f32], target: usize, weight: f64, output: Option<&mut [f32]>, scratch: &mut Scratch) -> f64 {
+    let exponentials = scratch.wide(student.len());
+    let (max, sum) = dispatch(TailExponentials { row: student, inverse: 1.0, output: exponentials });
+    if let Some(output) = output {
+        let share = (weight * by / sum) as f32;
+        output.iter_mut().zip(&*exponentials).for_each(|(slot, exponential)| *slot += share * exponential);
+        output[target] -= (weight * by) as f32;
+    }
+    by * (sum.ln() + f64::from(max) - f64::from(student[target]))
+}
+
+struct TailExponentials<'a> {
+    row: &'a [f32],
+    inverse: f32,
+    output: &'a mut [f32],
+}
+
+impl Kernel for TailExponentials<'_> {
+    type Output = (f32, f64);
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> (f32, f64) {
+        let output = &mut self.output[..self.row.len()];
+        tail_exponentials::<FMA>(self.row, self.inverse, output)
+    }
+}

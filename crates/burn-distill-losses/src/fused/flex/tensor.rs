@@ -1,0 +1,113 @@
+//! Views of tensors as rows of f32.
+
+use burn::backend::{Flex, TensorMetadata, flex::FlexTensor, ops::{FloatTensorOps, IntTensorOps}};
+use burn::tensor::{DType, FloatDType, IntDType};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
+
+use super::row::grow;
+
+/// Half-precision elements.
+pub(super) trait Half: burn::tensor::Element + Copy + Send + Sync + 'static {
+    fn from_f32_const(value: f32) -> Self;
+    fn narrow(from: &[f32], to: &mut [Self]);
+}
+
+macro_rules! half {
+    ($name:ident) => {
+        impl Half for $name {
+            fn from_f32_const(value: f32) -> Self {
+                $name::from_f32(value)
+            }
+
+            fn narrow(from: &[f32], to: &mut [Self]) {
+                to.convert_from_f32_slice(from);
+            }
+        }
+    };
+}
+
+half!(f16);
+half!(bf16);
+
+/// Contiguous rows in f32 or half precision.
+pub(super) enum Rows<'a> {
+    F32(&'a [f32], usize),
+    F16(&'a [f16], usize),
+    BF16(&'a [bf16], usize),
+}
+
+impl<'a> Rows<'a> {
+    /// The rows of what [`float_rows`] gave.
+    pub(super) fn of(tensor: &'a FlexTensor) -> Self {
+        const CONTIGUOUS: &str = "`float_rows` makes it contiguous";
+        let width = tensor.shape()[1];
+        match tensor.dtype() {
+            DType::F16 => Self::F16(tensor.as_slice().expect(CONTIGUOUS), width),
+            DType::BF16 => Self::BF16(tensor.as_slice().expect(CONTIGUOUS), width),
+            _ => Self::F32(tensor.as_slice().expect(CONTIGUOUS), width),
+        }
+    }
+
+    /// One row.
+    pub(super) fn one(row: &'a [f32]) -> Self {
+        Self::F32(row, row.len())
+    }
+
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::F32(_, width) | Self::F16(_, width) | Self::BF16(_, width) => *width,
+        }
+    }
+
+    /// Row `row` in f32, if need be in `buffer`.
+    pub(super) fn row<'b>(&'b self, row: usize, buffer: &'b mut Vec<f32>) -> &'b [f32] {
+        let range = row * self.width()..(row + 1) * self.width();
+        grow(buffer, self.width());
+        let buffer = &mut buffer[..self.width()];
+        match self {
+            Self::F32(values, _) => return &values[range],
+            Self::F16(values, _) => values[range].convert_to_f32_slice(buffer),
+            Self::BF16(values, _) => values[range].convert_to_f32_slice(buffer),
+        }
+        buffer
+    }
+
+    /// The first `classes` logits of a row; those that it lacks are `-inf`.
+    pub(super) fn padded_row<'b>(&'b self, row: usize, classes: usize, buffer: &'b mut Vec<f32>) -> &'b [f32] {
+        let width = self.width();
+        if width >= classes {
+            return &self.row(row, buffer)[..classes];
+        }
+        let mut own = Vec::new();
+        let values = self.row(row, &mut own);
+        buffer.clear();
+        buffer.extend_from_slice(values);
+        buffer.resize(classes, f32::NEG_INFINITY);
+        buffer
+    }
+}
+
+/// `tensor` in f32 or half precision, contiguous.
+pub(super) fn float_rows(tensor: FlexTensor) -> FlexTensor {
+    match tensor.dtype() {
+        DType::F32 | DType::F16 | DType::BF16 => contiguous(tensor),
+        _ => contiguous(Flex::float_cast(tensor, FloatDType::F32)),
+    }
+}
+
+pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    if tensor.layout().contiguous_offsets().is_some() { tensor } else { tensor.to_contiguous() }
+}
+
+/// Whether an f32 tensor owns all of its memory, and nobody else does.
+pub(super) fn is_ours(tensor: &FlexTensor) -> bool {
+    let bytes = tensor.shape().num_elements() * size_of::<f32>();
+    let whole = tensor.layout().start_offset() == 0 && tensor.bytes().len() == bytes;
+    tensor.dtype() == DType::F32 && whole && tensor.is_unique()
+}
+
+/// Integers as they stand, in rows if there are any.
+pub(super) fn class_ids(tensor: &FlexTensor) -> Vec<i64> {
+    let tensor = contiguous(Flex::int_cast(tensor.clone(), IntDType::I64));
+    tensor.as_slice::<i64>().expect("it was cast and made contiguous").to_vec()
+}
