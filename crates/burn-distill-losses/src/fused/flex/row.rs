@@ -181,24 +181,13 @@ fn exponentials<const FMA: bool>(
     let outputs = own.chunks_mut(BLOCK).zip(other.chunks_mut(BLOCK));
     for ((student, teacher), (own, other)) in blocks.zip(outputs) {
         softmax.raise([largest(student), largest(teacher)], inverse);
-        let [max_student, max_teacher] = softmax.max;
-        let mut sums = [[0f32; LANES]; 3];
-        lanes([student, teacher], [own, other], |[s, t], [own, other]| {
-            for lane in 0..LANES {
-                let x_student = shifted(s[lane], max_student, inverse);
-                let x_teacher = shifted(t[lane], max_teacher, inverse);
-                own[lane] = exp::<FMA>(x_student);
-                other[lane] = exp::<FMA>(x_teacher);
-                sums[0][lane] += own[lane];
-                sums[1][lane] += other[lane];
-                sums[2][lane] = fma::<FMA>(other[lane], x_teacher - x_student, sums[2][lane]);
-            }
-        });
-        let [of_student, of_teacher, cross] = sums.map(total);
+        let mut piece = Exponentials::<FMA> { max: softmax.max, inverse, sums: [[0.0; LANES]; 3] };
+        pieces_of_two(student, teacher, own, other, &mut piece);
+        let [of_student, of_teacher, cross] = piece.sums.map(total);
         softmax.sum[0] += of_student;
         softmax.sum[1] += of_teacher;
         softmax.cross += cross;
-        factors.push(Factors { student: max_student, other: max_teacher, hard: 0.0 });
+        factors.push(Factors { student: softmax.max[0], other: softmax.max[1], hard: 0.0 });
     }
     for block in factors.iter_mut() {
         block.student = ((block.student - softmax.max[0]) * inverse).exp();
@@ -234,22 +223,19 @@ impl Pass<'_> {
         let blocks = self.student.chunks(BLOCK).zip(self.teacher.chunks(BLOCK)).zip(factors);
         let outputs = own.chunks_mut(BLOCK).zip(other.chunks_mut(BLOCK));
         for (((student, teacher), factors), (own, other)) in blocks.zip(outputs) {
-            let by_student = (f64::from(factors.student) / self.sum[0]) as f32;
-            let by_teacher = (f64::from(factors.other) / self.sum[1]) as f32;
-            let mut sums = [[0f32; LANES]; 2];
-            lanes([student, teacher], [own, other], |[s, t], [own, other]| {
-                for lane in 0..LANES {
-                    let (q, p) = (own[lane] * by_student, other[lane] * by_teacher);
-                    let log_q = shifted(s[lane], max_student, inverse) - log_student;
-                    let log_p = shifted(t[lane], max_teacher, inverse) - log_teacher;
-                    let (term, q_h) = divergence.of::<FMA>(p, q, log_p, log_q);
-                    own[lane] = q;
-                    other[lane] = q_h;
-                    sums[0][lane] += term;
-                    sums[1][lane] += q_h;
-                }
-            });
-            let [terms, q_h] = sums.map(total);
+            let mut piece = Terms::<FMA, E> {
+                divergence,
+                max: self.max,
+                log_sum: [log_student, log_teacher],
+                by: [
+                    (f64::from(factors.student) / self.sum[0]) as f32,
+                    (f64::from(factors.other) / self.sum[1]) as f32,
+                ],
+                inverse,
+                sums: [[0.0; LANES]; 2],
+            };
+            pieces_of_two(student, teacher, own, other, &mut piece);
+            let [terms, q_h] = piece.sums.map(total);
             value += terms;
             mean += q_h;
         }
@@ -513,42 +499,95 @@ pub(super) fn tail_exponentials<const FMA: bool>(row: &[f32], inverse: f32, outp
 #[inline(always)]
 fn shifted_exponentials<const FMA: bool>(block: &[f32], max: f32, inverse: f32, output: &mut [f32]) -> f64 {
     let mut sums = [0f32; LANES];
-    lanes([block], [output], |[x], [output]| {
+    let (pieces, rest) = block.as_chunks::<LANES>();
+    let (output_pieces, output_rest) = output.as_chunks_mut::<LANES>();
+    for (x, output) in pieces.iter().zip(output_pieces) {
         for lane in 0..LANES {
             output[lane] = exp::<FMA>(shifted(x[lane], max, inverse));
             sums[lane] += output[lane];
         }
-    });
+    }
+    for (lane, (x, output)) in rest.iter().zip(output_rest).enumerate() {
+        *output = exp::<FMA>(shifted(*x, max, inverse));
+        sums[lane] += *output;
+    }
     total(sums)
 }
 
-/// Calls `each` with pieces of `LANES` elements; the last is filled up with logits of probability 0.
+/// A loop body over `LANES` elements. A trait, because a closure could not be told to be inlined, and only what is
+/// inlined into a kernel is compiled for its instructions.
+trait Piece {
+    /// To be marked `#[inline(always)]`.
+    fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]);
+}
+
+/// Calls `piece` for pieces of `LANES` elements; the last is filled up with logits of probability 0.
 #[inline(always)]
-fn lanes<const I: usize, const O: usize>(
-    inputs: [&[f32]; I],
-    outputs: [&mut [f32]; O],
-    mut each: impl FnMut([&[f32; LANES]; I], [&mut [f32; LANES]; O]),
-) {
-    let inputs = inputs.map(|input| input.as_chunks::<LANES>());
-    let mut outputs = outputs.map(|output| output.as_chunks_mut::<LANES>());
-    for piece in 0..inputs[0].0.len() {
-        each(inputs.map(|(pieces, _)| &pieces[piece]), outputs.each_mut().map(|(pieces, _)| &mut pieces[piece]));
+fn pieces_of_two(student: &[f32], teacher: &[f32], own: &mut [f32], other: &mut [f32], piece: &mut impl Piece) {
+    let (students, student_rest) = student.as_chunks::<LANES>();
+    let (teachers, teacher_rest) = teacher.as_chunks::<LANES>();
+    let (owns, own_rest) = own.as_chunks_mut::<LANES>();
+    let (others, other_rest) = other.as_chunks_mut::<LANES>();
+    for (((student, teacher), own), other) in students.iter().zip(teachers).zip(owns).zip(others) {
+        piece.of(student, teacher, own, other);
     }
-    let left = inputs[0].1.len();
+    let left = student_rest.len();
     if left > 0 {
-        let padded = inputs.map(|(_, rest)| {
-            let mut piece = [FLOOR; LANES];
-            piece[..left].copy_from_slice(rest);
-            piece
-        });
-        let mut results = outputs.each_mut().map(|(_, rest)| {
-            let mut piece = [0.0; LANES];
-            piece[..left].copy_from_slice(rest);
-            piece
-        });
-        each(padded.each_ref(), results.each_mut());
-        for ((_, rest), result) in outputs.iter_mut().zip(&results) {
-            rest.copy_from_slice(&result[..left]);
+        let mut inputs = [[f32::NEG_INFINITY; LANES]; 2];
+        let mut outputs = [[0.0; LANES]; 2];
+        inputs[0][..left].copy_from_slice(student_rest);
+        inputs[1][..left].copy_from_slice(teacher_rest);
+        outputs[0][..left].copy_from_slice(own_rest);
+        outputs[1][..left].copy_from_slice(other_rest);
+        let [own, other] = &mut outputs;
+        piece.of(&inputs[0], &inputs[1], own, other);
+        own_rest.copy_from_slice(&own[..left]);
+        other_rest.copy_from_slice(&other[..left]);
+    }
+}
+
+struct Exponentials<const FMA: bool> {
+    max: [f32; 2],
+    inverse: f32,
+    sums: [[f32; LANES]; 3],
+}
+
+impl<const FMA: bool> Piece for Exponentials<FMA> {
+    #[inline(always)]
+    fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]) {
+        for lane in 0..LANES {
+            let x_student = shifted(student[lane], self.max[0], self.inverse);
+            let x_teacher = shifted(teacher[lane], self.max[1], self.inverse);
+            own[lane] = exp::<FMA>(x_student);
+            other[lane] = exp::<FMA>(x_teacher);
+            self.sums[0][lane] += own[lane];
+            self.sums[1][lane] += other[lane];
+            self.sums[2][lane] = fma::<FMA>(other[lane], x_teacher - x_student, self.sums[2][lane]);
+        }
+    }
+}
+
+struct Terms<const FMA: bool, E> {
+    divergence: E,
+    max: [f32; 2],
+    log_sum: [f32; 2],
+    by: [f32; 2],
+    inverse: f32,
+    sums: [[f32; LANES]; 2],
+}
+
+impl<const FMA: bool, E: Element> Piece for Terms<FMA, E> {
+    #[inline(always)]
+    fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]) {
+        for lane in 0..LANES {
+            let (q, p) = (own[lane] * self.by[0], other[lane] * self.by[1]);
+            let log_q = shifted(student[lane], self.max[0], self.inverse) - self.log_sum[0];
+            let log_p = shifted(teacher[lane], self.max[1], self.inverse) - self.log_sum[1];
+            let (term, q_h) = self.divergence.of::<FMA>(p, q, log_p, log_q);
+            own[lane] = q;
+            other[lane] = q_h;
+            self.sums[0][lane] += term;
+            self.sums[1][lane] += q_h;
         }
     }
 }
