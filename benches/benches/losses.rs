@@ -76,6 +76,9 @@ fn logit_losses() -> Result<Vec<Row<Logits>>, ConfigError> {
         ("kd_plain_tensor_ops", Box::new(|x: &Logits| plain_kd(x.student.clone(), x.teacher.clone(), 4.0))),
         row!("kd_top64", KdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.sparse.clone(), None)),
         row!("kd", KdLossConfig::new().init()?, |f, x| f.forward(x.student.clone(), x.teacher.clone(), None)),
+        row!("kd_cross_entropy", KdCrossEntropyLossConfig::new().init()?, |f, x| {
+            f.forward(x.student.clone(), x.teacher.clone(), x.targets.clone(), None)
+        }),
         row!("cross_entropy", CrossEntropyLossConfig::new().with_label_smoothing(0.1).init()?, |f, x| {
             f.forward(x.student.clone(), x.targets.clone(), None)
         }),

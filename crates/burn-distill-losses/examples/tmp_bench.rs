@@ -1,7 +1,9 @@
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use burn_distill_losses::*;
 use std::time::Instant;
-fn best(mut f: impl FnMut() -> f64, n: usize) -> f64 { (0..n).map(|_| f()).fold(f64::MAX, f64::min) * 1e3 }
+fn best(mut f: impl FnMut() -> f64, n: usize) -> f64 {
+    (0..n).map(|_| f()).fold(f64::MAX, f64::min) * 1e3
+}
 fn main() {
     let d = Device::flex();
     let ad = d.clone().autodiff();
@@ -12,14 +14,27 @@ fn main() {
         let tg = Tensor::<1, Int>::arange(0..rows as i64, &d).remainder_scalar(v as i64);
         let mut c = vec![0f32; rows * v];
         let (a, b) = (vec![1f32; rows * v], vec![2f32; rows * v]);
-        let floor = best(|| { let t = Instant::now();
-            std::thread::scope(|sc| { let h = (rows * v) / 2;
-                let (c1, c2) = c.split_at_mut(h);
-                let (a, b) = (&a, &b);
-                let j = sc.spawn(move || for i in 0..h { c1[i] = a[i] + b[i]; });
-                for i in 0..c2.len() { c2[i] = a[h + i] + b[h + i]; }
-                j.join().unwrap(); });
-            t.elapsed().as_secs_f64() }, n);
+        let floor = best(
+            || {
+                let t = Instant::now();
+                std::thread::scope(|sc| {
+                    let h = (rows * v) / 2;
+                    let (c1, c2) = c.split_at_mut(h);
+                    let (a, b) = (&a, &b);
+                    let j = sc.spawn(move || {
+                        for i in 0..h {
+                            c1[i] = a[i] + b[i];
+                        }
+                    });
+                    for i in 0..c2.len() {
+                        c2[i] = a[h + i] + b[h + i];
+                    }
+                    j.join().unwrap();
+                });
+                t.elapsed().as_secs_f64()
+            },
+            n,
+        );
         println!("[{rows}x{v}] floor {floor:.3} ms");
         type F = Box<dyn Fn(Tensor<2>, Tensor<2>) -> Tensor<1>>;
         let kd = KdLossConfig::new().with_temperature(2.0).init().unwrap();
@@ -43,16 +58,29 @@ fn main() {
         ];
         for (name, f) in &rows_ {
             let n = if name.contains("composed") { n.min(20) / 2 + 1 } else { n };
-            let step = |t: Tensor<2>| { let i = Instant::now();
+            let step = |t: Tensor<2>| {
+                let i = Instant::now();
                 let l = f(s0.clone(), t);
                 let g = s0.grad(&l.backward()).unwrap();
                 let x: f32 = g.slice([0..1, 0..1]).into_scalar();
                 std::hint::black_box(x);
-                i.elapsed().as_secs_f64() };
+                i.elapsed().as_secs_f64()
+            };
             let kept = best(|| step(t0.clone()), n);
             let handed = best(|| step(t0.clone() * 1.0 + 0.0), n);
-            let eval = best(|| { let i = Instant::now(); let x: f32 = f(s0.clone().inner(), t0.clone()).into_scalar(); std::hint::black_box(x); i.elapsed().as_secs_f64() }, n);
-            println!("  {name:12} kept {kept:8.3}  handed {handed:8.3} ({:.2} floors)  eval {eval:8.3}", handed / floor);
+            let eval = best(
+                || {
+                    let i = Instant::now();
+                    let x: f32 = f(s0.clone().inner(), t0.clone()).into_scalar();
+                    std::hint::black_box(x);
+                    i.elapsed().as_secs_f64()
+                },
+                n,
+            );
+            println!(
+                "  {name:12} kept {kept:8.3}  handed {handed:8.3} ({:.2} floors)  eval {eval:8.3}",
+                handed / floor
+            );
         }
     }
 }

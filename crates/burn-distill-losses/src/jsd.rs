@@ -101,7 +101,7 @@ impl JsdLoss {
         jensen_shannon(student, teacher, self.beta)
     }
 
-    fn kernel(&self) -> Divergence {
+    pub(crate) fn kernel(&self) -> Divergence {
         if self.beta == 0.0 {
             Divergence::ForwardKl
         } else if self.beta == 1.0 {

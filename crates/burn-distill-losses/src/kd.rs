@@ -114,7 +114,7 @@ impl KdLoss {
         }
     }
 
-    fn kernel(&self) -> Divergence {
+    pub(crate) fn kernel(&self) -> Divergence {
         match self.form {
             KdForm::Divergence => Divergence::ForwardKl,
             KdForm::CrossEntropy => Divergence::CrossEntropy,

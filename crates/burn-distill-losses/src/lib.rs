@@ -88,7 +88,9 @@ mod hint;
 mod ickd;
 mod jsd;
 mod kd;
+mod kd_cross_entropy;
 mod learned;
+mod linear;
 mod logit_mse;
 mod mask;
 mod memory;
@@ -134,6 +136,10 @@ pub use clip_embeddings::ClipEmbeddings;
 pub use convention::{Convention, Denominator, TemperatureScale};
 pub use error::{ConfigError, LossError};
 pub use fused::KernelPath;
+pub use linear::{
+    LinearHead, LinearJsdLoss, LinearJsdLossConfig, LinearKdLoss, LinearKdLossConfig, LinearReverseKlLoss,
+    LinearReverseKlLossConfig, LinearTeacher,
+};
 pub use mask::Mask;
 pub use negatives::CrdNegatives;
 pub use reduction::Reduction;

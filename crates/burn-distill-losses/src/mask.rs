@@ -43,6 +43,11 @@ impl Mask {
         self.0.as_ref()
     }
 
+    /// The mask of `count` rows from `start`.
+    pub(crate) fn narrow(&self, start: usize, count: usize) -> Self {
+        Self(self.0.clone().map(|rows| rows.narrow(0, start, count)))
+    }
+
     /// `values` with every masked-out row set to 0.
     pub(crate) fn zero(&self, values: Tensor<1>) -> Tensor<1> {
         match &self.0 {

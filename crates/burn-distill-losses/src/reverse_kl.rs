@@ -101,7 +101,7 @@ impl ReverseKlLoss {
         reverse_kl_excluding(student, teacher, self.excluded)
     }
 
-    fn kernel(&self) -> Divergence {
+    pub(crate) fn kernel(&self) -> Divergence {
         Divergence::ReverseKl { excluded: self.excluded }
     }
 }

@@ -203,6 +203,16 @@ impl SparseLogits {
         self.log_probs.dims()[1]
     }
 
+    /// `count` rows from `start`.
+    pub(crate) fn narrow(&self, start: usize, count: usize) -> Self {
+        Self {
+            indices: self.indices.clone().narrow(0, start, count),
+            log_probs: self.log_probs.clone().narrow(0, start, count),
+            rest: self.rest.clone().map(|rest| rest.narrow(0, start, count)),
+            ..self.clone()
+        }
+    }
+
     /// The same teacher in `dtype`, with masked-out rows replaced by harmless ones.
     pub(crate) fn masked(&self, mask: &Mask, dtype: DType) -> Self {
         let uniform = -(self.vocabulary as f64).ln();

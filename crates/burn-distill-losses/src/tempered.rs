@@ -84,12 +84,14 @@ impl Tempered {
         divisor.reduce(values, self.reduction, mask)
     }
 
-    /// The kernel for `divergence` on these inputs, or why there is none.
+    /// The kernel for `soft` times `divergence` and `hard` times the labels' cross-entropy on these inputs, or why there
+    /// is none.
     pub(crate) fn kernel<const D: usize>(
         &self,
         student_logits: &Tensor<D>,
         teacher_logits: &TeacherLogits,
         divergence: Option<Divergence>,
+        [soft, hard]: [f64; 2],
     ) -> Result<Fused, String> {
         let divergence = divergence.ok_or("this loss has no kernel")?;
         let dims = student_logits.dims();
@@ -97,7 +99,7 @@ impl Tempered {
         let (teacher_rows, given) = teacher_logits.dims();
         assert_rows(rows, teacher_rows);
         let classes = self.vocabulary.classes(dims[D - 1], given);
-        let spec = Spec { divergence, temperature: self.temperature, soft: self.scale(), hard: 0.0, classes };
+        let spec = Spec { divergence, temperature: self.temperature, soft: soft * self.scale(), hard, classes };
         Fused::new(student_logits, teacher_logits, spec)
     }
 
@@ -181,7 +183,7 @@ macro_rules! tempered_loss {
                 teacher_logits: &$crate::TeacherLogits,
             ) -> Result<$crate::fused::Fused, String> {
                 let kernel = tempered_loss!(@kernel self $($kernel)?);
-                self.tempered.kernel(student_logits, teacher_logits, kernel)
+                self.tempered.kernel(student_logits, teacher_logits, kernel, [1.0, 0.0])
             }
 
             /// The loss of each row, `[rows]`.
@@ -239,7 +241,7 @@ macro_rules! tempered_loss {
                 self.tempered.reduce(values, &mask, divisor)
             }
 
-            fn composed_rows<const D: usize $(, const $rank: usize)?>(
+            pub(crate) fn composed_rows<const D: usize $(, const $rank: usize)?>(
                 &self,
                 student_logits: burn::tensor::Tensor<D>,
                 teacher_logits: $crate::TeacherLogits,

@@ -238,6 +238,10 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             settings: &["{}", r#"{"gamma": 3.5, "temperature": 3.0}"#],
             zero_at_equality: false,
         }),
+        logit_loss!("kd_cross_entropy", KdCrossEntropyLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {
+            settings: &["{}", r#"{"temperature": 1.0, "soft_weight": 0.5, "hard_weight": 0.5}"#, r#"{"soft_weight": 0.0}"#],
+            zero_at_equality: false,
+        }),
         logit_loss!("wsld", WsldLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {
             settings: &["{}", r#"{"temperature": 1.0}"#],
             descends: false,

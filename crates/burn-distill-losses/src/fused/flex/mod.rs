@@ -35,7 +35,8 @@ impl DenseKernel for Flex {
         let (student, teacher) = (float_rows(student), float_rows(teacher));
         let inputs = Inputs::new(&spec, &student, &weights, &targets);
         let (student, teacher) = (Rows::of(&student), Rows::of(&teacher));
-        let values = inputs.each(vec![(); inputs.rows], |row, (), local| inputs.row(row, &student, &teacher, local).value);
+        let values =
+            inputs.each(vec![(); inputs.rows], |row, (), local| inputs.row(row, &student, &teacher, local).value);
         float_tensor(values, [inputs.rows])
     }
 
@@ -190,7 +191,8 @@ impl<'a> Inputs<'a> {
         let teacher = teacher.padded_row(at, classes, &mut rest.teacher);
         let target = self.target(row, classes);
         let scratch = &mut rest.scratch;
-        let evaluate = Evaluate { spec: self.spec, student: &student[..classes], teacher, terms: classes, target, weight };
+        let evaluate =
+            Evaluate { spec: self.spec, student: &student[..classes], teacher, terms: classes, target, weight };
         let row = dispatch(evaluate.with(scratch));
         Done { value: (weight * row.value) as f32, row: Some(row) }
     }

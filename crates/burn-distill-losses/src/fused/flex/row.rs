@@ -132,24 +132,26 @@ pub(super) fn evaluate<const FMA: bool>(
         }
         (softmax.cross / softmax.sum[1] - log_sum[1] + log_sum[0], false)
     } else {
+        // A constant in `h` cancels, unless the sum leaves columns out.
+        let constant = if terms < width { 1.0 } else { 0.0 };
         let pass = Pass { student, teacher, terms, inverse, max: softmax.max, sum: softmax.sum };
         let (value, mean) = match spec.divergence {
             Divergence::ForwardKl => pass.run::<FMA, _>(own, other, factors, ForwardKl),
             Divergence::CrossEntropy => pass.run::<FMA, _>(own, other, factors, CrossEntropy),
             Divergence::ReverseKl { excluded } => {
                 let excluded = excluded.ln() as f32;
-                pass.run::<FMA, _>(own, other, factors, ReverseKl { excluded })
+                pass.run::<FMA, _>(own, other, factors, ReverseKl { excluded, constant })
             }
             Divergence::JensenShannon { beta } => {
                 let beta = beta as f32;
                 pass.run::<FMA, _>(own, other, factors, JensenShannon { beta })
             }
             Divergence::SkewKl { alpha, cross_entropy } => {
-                let skew = SkewKl { alpha: alpha as f32, entropy: if cross_entropy { 0.0 } else { 1.0 } };
+                let skew = SkewKl { alpha: alpha as f32, cross_entropy };
                 pass.run::<FMA, _>(own, other, factors, skew)
             }
             Divergence::SkewReverseKl { alpha } => {
-                pass.run::<FMA, _>(own, other, factors, SkewReverseKl { alpha: alpha as f32 })
+                pass.run::<FMA, _>(own, other, factors, SkewReverseKl { alpha: alpha as f32, constant })
             }
             Divergence::Decoupled { .. } => unreachable!("returned above"),
         };
@@ -216,7 +218,7 @@ impl Pass<'_> {
         factors: &[Factors],
         divergence: E,
     ) -> (f64, f64) {
-        let [log_student, log_teacher] = self.sum.map(|sum| sum.ln() as f32);
+        let logs = Logs::new(self.sum);
         let [max_student, max_teacher] = self.max;
         let inverse = self.inverse;
         let (mut value, mut mean) = (0f64, 0f64);
@@ -226,7 +228,7 @@ impl Pass<'_> {
             let mut piece = Terms::<FMA, E> {
                 divergence,
                 max: self.max,
-                log_sum: [log_student, log_teacher],
+                logs,
                 by: [
                     (f64::from(factors.student) / self.sum[0]) as f32,
                     (f64::from(factors.other) / self.sum[1]) as f32,
@@ -241,9 +243,10 @@ impl Pass<'_> {
         }
         // Columns beyond `terms` (one, the tail of a sparse teacher) belong to the softmax but not to the sum.
         for column in self.terms..self.student.len() {
-            let log_q = shifted(self.student[column], max_student, inverse) - log_student;
-            let log_p = shifted(self.teacher[column], max_teacher, inverse) - log_teacher;
-            let (term, q_h) = divergence.of::<FMA>(log_p.exp(), own[column], log_p, log_q);
+            let x_student = shifted(self.student[column], max_student, inverse);
+            let x_teacher = shifted(self.teacher[column], max_teacher, inverse);
+            let p = (x_teacher - logs.teacher).exp();
+            let (term, q_h) = divergence.of::<FMA>(logs.class(p, own[column], x_student, x_teacher));
             value -= f64::from(term);
             mean -= f64::from(q_h);
             other[column] = 0.0;
@@ -252,9 +255,43 @@ impl Pass<'_> {
     }
 }
 
-/// A class's term of the divergence, and `q h` of its gradient, from probabilities and their logarithms.
+/// Logarithms of the sums of exponentials. Their difference is rounded once, in f64: an error there would be one of
+/// every class.
+#[derive(Clone, Copy)]
+struct Logs {
+    student: f32,
+    teacher: f32,
+    difference: f32,
+}
+
+impl Logs {
+    fn new(sum: [f64; 2]) -> Self {
+        let [student, teacher] = sum.map(f64::ln);
+        Self { student: student as f32, teacher: teacher as f32, difference: (student - teacher) as f32 }
+    }
+
+    #[inline(always)]
+    fn class(self, p: f32, q: f32, x_student: f32, x_teacher: f32) -> Class {
+        let log_ratio = (x_student - x_teacher) - self.difference;
+        Class { p, q, log_q: x_student - self.student, no_p: x_teacher < 0.5 * FLOOR, log_ratio }
+    }
+}
+
+/// What is known of a class: the teacher's and the student's probability, `ln q`, whether `p` is exactly 0, and
+/// `ln (q / p)`.
+#[derive(Clone, Copy)]
+struct Class {
+    p: f32,
+    q: f32,
+    log_q: f32,
+    no_p: bool,
+    log_ratio: f32,
+}
+
+/// A class's term of the divergence, and `q h` of its gradient.
 trait Element: Copy {
-    fn of<const FMA: bool>(self, p: f32, q: f32, log_p: f32, log_q: f32) -> (f32, f32);
+    /// To be marked `#[inline(always)]`.
+    fn of<const FMA: bool>(self, class: Class) -> (f32, f32);
 }
 
 #[derive(Clone, Copy)]
@@ -262,8 +299,8 @@ struct ForwardKl;
 
 impl Element for ForwardKl {
     #[inline(always)]
-    fn of<const FMA: bool>(self, p: f32, _: f32, log_p: f32, log_q: f32) -> (f32, f32) {
-        (p * (log_p - log_q), -p)
+    fn of<const FMA: bool>(self, Class { p, log_ratio, .. }: Class) -> (f32, f32) {
+        (-p * log_ratio, -p)
     }
 }
 
@@ -272,7 +309,7 @@ struct CrossEntropy;
 
 impl Element for CrossEntropy {
     #[inline(always)]
-    fn of<const FMA: bool>(self, p: f32, _: f32, _: f32, log_q: f32) -> (f32, f32) {
+    fn of<const FMA: bool>(self, Class { p, log_q, .. }: Class) -> (f32, f32) {
         (-p * log_q, -p)
     }
 }
@@ -280,14 +317,14 @@ impl Element for CrossEntropy {
 #[derive(Clone, Copy)]
 struct ReverseKl {
     excluded: f32,
+    constant: f32,
 }
 
 impl Element for ReverseKl {
     #[inline(always)]
-    fn of<const FMA: bool>(self, _: f32, q: f32, log_p: f32, log_q: f32) -> (f32, f32) {
-        let log_p = if log_p < 0.5 * FLOOR { self.excluded } else { log_p };
-        let term = q * (log_q - log_p);
-        (term, term)
+    fn of<const FMA: bool>(self, Class { q, log_q, no_p, log_ratio, .. }: Class) -> (f32, f32) {
+        let term = q * if no_p { log_q - self.excluded } else { log_ratio };
+        (term, fma::<FMA>(q, self.constant, term))
     }
 }
 
@@ -298,43 +335,47 @@ struct JensenShannon {
 
 impl Element for JensenShannon {
     #[inline(always)]
-    fn of<const FMA: bool>(self, p: f32, q: f32, log_p: f32, log_q: f32) -> (f32, f32) {
-        let p = self.beta * p;
-        let q = (1.0 - self.beta) * q;
-        let log_m = ln::<FMA>(p + q);
-        let of_student = q * (log_q - log_m);
-        (fma::<FMA>(p, log_p - log_m, of_student), of_student)
+    fn of<const FMA: bool>(self, Class { p, q, log_ratio, .. }: Class) -> (f32, f32) {
+        let (its, own) = (self.beta * p, (1.0 - self.beta) * q);
+        // The mixture relative to the larger of the two, whose logarithm is small.
+        let student_is_larger = log_ratio > 0.0;
+        let larger = if student_is_larger { q } else { p };
+        let log_m = ln::<FMA>((its + own) / positive(larger));
+        let (of_p, of_q) = if student_is_larger { (-log_ratio - log_m, -log_m) } else { (-log_m, log_ratio - log_m) };
+        let of_student = own * of_q;
+        (fma::<FMA>(its, of_p, of_student), of_student)
     }
 }
 
 #[derive(Clone, Copy)]
 struct SkewKl {
     alpha: f32,
-    /// 1 for the divergence, 0 for the cross-entropy.
-    entropy: f32,
+    cross_entropy: bool,
 }
 
 impl Element for SkewKl {
     #[inline(always)]
-    fn of<const FMA: bool>(self, p: f32, q: f32, log_p: f32, _: f32) -> (f32, f32) {
-        let q = (1.0 - self.alpha) * q;
-        let m = positive(fma::<FMA>(self.alpha, p, q));
-        (p * (self.entropy * log_p - ln::<FMA>(m)), -(q / m) * p)
+    fn of<const FMA: bool>(self, Class { p, q, .. }: Class) -> (f32, f32) {
+        let own = (1.0 - self.alpha) * q;
+        let m = fma::<FMA>(self.alpha, p, own);
+        let relative_to = if self.cross_entropy { 1.0 } else { positive(p) };
+        (-p * ln::<FMA>(m / relative_to), -(own / positive(m)) * p)
     }
 }
 
 #[derive(Clone, Copy)]
 struct SkewReverseKl {
     alpha: f32,
+    constant: f32,
 }
 
 impl Element for SkewReverseKl {
     #[inline(always)]
-    fn of<const FMA: bool>(self, p: f32, q: f32, _: f32, log_q: f32) -> (f32, f32) {
+    fn of<const FMA: bool>(self, Class { p, q, .. }: Class) -> (f32, f32) {
         let own = self.alpha * q;
-        let m = positive(fma::<FMA>(1.0 - self.alpha, p, own));
-        let term = q * (log_q - ln::<FMA>(m));
-        (term, fma::<FMA>(-q, own / m, term))
+        let m = fma::<FMA>(1.0 - self.alpha, p, own);
+        let term = -q * ln::<FMA>(m / positive(q));
+        (term, fma::<FMA>(q, self.constant - own / positive(m), term))
     }
 }
 
@@ -352,7 +393,6 @@ fn decoupled(
     factors: &mut [Factors],
 ) -> (f64, Option<(usize, f32)>) {
     let log_sum = softmax.log_sum();
-    let half = 0.5 * f64::from(FLOOR);
     let others = [0, 1].map(|side| f64::from(softmax.max[side]) * f64::from(inverse) + log_sum[side]);
     // Is it the target or not: `ln p_t` and `ln (1 - p_t)` of both sides.
     let [own, its] = [(student, 0), (teacher, 1)].map(|(logits, side)| {
@@ -368,7 +408,7 @@ fn decoupled(
     let term = |p: f64, log_p: f64, log_q: f64| if p == 0.0 { 0.0 } else { p * (log_p - log_q) };
     let of_target = term(p_target, its.0, own.0) + term(p_others, its.1, own.1);
     // A teacher that is sure of the target says nothing of the others.
-    let beta = if others[1] < half { 0.0 } else { beta };
+    let beta = if softmax.max[1] < 0.5 * FLOOR { 0.0 } else { beta };
     let among_others = softmax.cross / softmax.sum[1] - log_sum[1] + log_sum[0];
     for block in factors.iter_mut() {
         block.student = (f64::from(block.student) * scale * (beta - alpha * difference) / softmax.sum[0]) as f32;
@@ -570,7 +610,7 @@ impl<const FMA: bool> Piece for Exponentials<FMA> {
 struct Terms<const FMA: bool, E> {
     divergence: E,
     max: [f32; 2],
-    log_sum: [f32; 2],
+    logs: Logs,
     by: [f32; 2],
     inverse: f32,
     sums: [[f32; LANES]; 2],
@@ -581,9 +621,10 @@ impl<const FMA: bool, E: Element> Piece for Terms<FMA, E> {
     fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]) {
         for lane in 0..LANES {
             let (q, p) = (own[lane] * self.by[0], other[lane] * self.by[1]);
-            let log_q = shifted(student[lane], self.max[0], self.inverse) - self.log_sum[0];
-            let log_p = shifted(teacher[lane], self.max[1], self.inverse) - self.log_sum[1];
-            let (term, q_h) = self.divergence.of::<FMA>(p, q, log_p, log_q);
+            let x_student = shifted(student[lane], self.max[0], self.inverse);
+            let x_teacher = shifted(teacher[lane], self.max[1], self.inverse);
+            let class = self.logs.class(p, q, x_student, x_teacher);
+            let (term, q_h) = self.divergence.of::<FMA>(class);
             own[lane] = q;
             other[lane] = q_h;
             self.sums[0][lane] += term;

@@ -38,7 +38,8 @@ impl SparseKernel for Flex {
         let log_probs = Rows::of(&log_probs);
         let teacher = Teacher { indices: class_ids(&indices), tail: Rows::of(&tail), log_probs, top_k };
         if !gradient {
-            let values = inputs.each(vec![(); inputs.rows], |row, (), local| teacher.row(&inputs, row, &own, false, local));
+            let values =
+                inputs.each(vec![(); inputs.rows], |row, (), local| teacher.row(&inputs, row, &own, false, local));
             return (float_tensor(values, [inputs.rows]), float_tensor(Vec::new(), [0]));
         }
         fn halves<H: Half>(teacher: &Teacher<'_>, inputs: &Inputs<'_>, own: &Rows<'_>) -> (Vec<f32>, Vec<H>) {
@@ -158,8 +159,14 @@ impl Teacher<'_> {
         let spec = Spec { hard: 0.0, classes: short, ..*inputs.spec };
         let [own, its] = &columns;
         let short_target = target_column.filter(|_| spec.divergence.needs_targets());
-        let evaluate =
-            Evaluate { spec: &spec, student: &own[..short], teacher: &its[..short], terms, target: short_target, weight };
+        let evaluate = Evaluate {
+            spec: &spec,
+            student: &own[..short],
+            teacher: &its[..short],
+            terms,
+            target: short_target,
+            weight,
+        };
         let done = dispatch(evaluate.with(&mut rest.scratch));
         let mut value = done.value;
         if gradient {
@@ -182,7 +189,14 @@ impl Teacher<'_> {
 }
 
 /// `by` times the cross-entropy of the target; adds its gradient to `output`.
-fn hard(by: f64, student: &[f32], target: usize, weight: f64, output: Option<&mut [f32]>, scratch: &mut Scratch) -> f64 {
+fn hard(
+    by: f64,
+    student: &[f32],
+    target: usize,
+    weight: f64,
+    output: Option<&mut [f32]>,
+    scratch: &mut Scratch,
+) -> f64 {
     let exponentials = scratch.wide(student.len());
     let (max, sum) = dispatch(TailExponentials { row: student, inverse: 1.0, output: exponentials });
     if let Some(output) = output {

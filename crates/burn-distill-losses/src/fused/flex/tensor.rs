@@ -1,6 +1,10 @@
 //! Views of tensors as rows of f32.
 
-use burn::backend::{Flex, TensorMetadata, flex::FlexTensor, ops::{FloatTensorOps, IntTensorOps}};
+use burn::backend::{
+    Flex, TensorMetadata,
+    flex::FlexTensor,
+    ops::{FloatTensorOps, IntTensorOps},
+};
 use burn::tensor::{DType, FloatDType, IntDType};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
