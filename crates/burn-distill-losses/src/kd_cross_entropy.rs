@@ -59,6 +59,8 @@ impl KdCrossEntropyLossConfig {
 /// The same number as [`KdLoss`] and [`CrossEntropyLoss`] with these weights: use the two as terms of an objective where
 /// their weights follow schedules or their values are to be seen apart, and this one where time counts.
 ///
+/// Where a vocabulary policy leaves out columns of the student, both parts are without them.
+///
 /// **Scale**: nats, both parts averaged over unmasked rows; the soft one times temperature squared.
 ///
 /// # Shapes
@@ -185,7 +187,10 @@ impl KdCrossEntropyLoss {
         targets: Tensor<E, Int>,
         mask: &Mask,
     ) -> Tensor<1> {
-        let hard = self.hard.forward_no_reduction(student_logits.clone(), targets, mask.clone());
+        let dims = student_logits.dims();
+        let classes = self.tempered.classes(dims[D - 1], &teacher_logits);
+        let compared = student_logits.clone().narrow(D - 1, 0, classes);
+        let hard = self.hard.forward_no_reduction(compared, targets, mask.clone());
         let soft = self.kd.composed_rows(student_logits, teacher_logits, mask);
         soft.mul_scalar(self.soft_weight) + hard.mul_scalar(self.hard_weight)
     }

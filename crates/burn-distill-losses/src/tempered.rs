@@ -84,6 +84,15 @@ impl Tempered {
         divisor.reduce(values, self.reduction, mask)
     }
 
+    /// Over how many classes a student's `columns` are compared with the teacher's.
+    ///
+    /// # Panics
+    /// If they differ and the policy does not allow it.
+    #[track_caller]
+    pub(crate) fn classes(&self, columns: usize, teacher_logits: &TeacherLogits) -> usize {
+        self.vocabulary.classes(columns, teacher_logits.dims().1)
+    }
+
     /// The kernel for `soft` times `divergence` and `hard` times the labels' cross-entropy on these inputs, or why there
     /// is none.
     pub(crate) fn kernel<const D: usize>(
@@ -96,9 +105,8 @@ impl Tempered {
         let divergence = divergence.ok_or("this loss has no kernel")?;
         let dims = student_logits.dims();
         let rows = dims[..D - 1].iter().product();
-        let (teacher_rows, given) = teacher_logits.dims();
-        assert_rows(rows, teacher_rows);
-        let classes = self.vocabulary.classes(dims[D - 1], given);
+        assert_rows(rows, teacher_logits.dims().0);
+        let classes = self.classes(dims[D - 1], teacher_logits);
         let spec = Spec { divergence, temperature: self.temperature, soft: soft * self.scale(), hard, classes };
         Fused::new(student_logits, teacher_logits, spec)
     }

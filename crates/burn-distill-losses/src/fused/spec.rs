@@ -26,7 +26,7 @@ impl Divergence {
     }
 }
 
-/// `value = soft · divergence(p, q) + hard · (- ln softmax(student)[target])`, the second at temperature 1.
+/// `value = soft · divergence(p, q) + hard · (- ln softmax(student)[target])`, the second at temperature 1 over the same classes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Spec {
     pub(crate) divergence: Divergence,

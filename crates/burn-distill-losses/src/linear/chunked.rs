@@ -9,6 +9,7 @@ use crate::{
     convention::Divisor,
     divergence::target_cross_entropy,
     fused::{Divergence, row_weights, with_gradient},
+    precision::widen,
     tempered::Tempered,
 };
 
@@ -31,7 +32,7 @@ pub(super) struct Chunked {
     chunk_tokens: Option<usize>,
 }
 
-/// Gradients of the student's side.
+/// Gradients of the student's side; sums over chunks are in f32 at least.
 #[derive(Default)]
 struct Gradients {
     hidden: Vec<Tensor<2>>,
@@ -119,6 +120,7 @@ impl Chunked {
     /// The weighted sum of some rows, `[1]`, and its gradient to their logits.
     fn rows(&self, divergence: &impl LogitDivergence, rows: Rows, gradient: bool) -> (Tensor<1>, Option<Tensor<2>>) {
         let weights = [self.soft_weight, self.hard_weight];
+        let classes = self.tempered.classes(rows.student.dims()[1], &rows.teacher);
         let kernel = self.tempered.kernel(&rows.student, &rows.teacher, Some(divergence.kernel()), weights);
         log::debug!("linear distillation: {}", KernelPath::from(&kernel));
         match kernel {
@@ -132,7 +134,8 @@ impl Chunked {
                 let mut values =
                     divergence.composed(logits.clone(), rows.teacher, &rows.mask).mul_scalar(self.soft_weight);
                 if let Some(targets) = rows.targets.filter(|_| self.hard_weight != 0.0) {
-                    let filled = rows.mask.fill_rows(crate::align::flatten_rows(logits.clone()), 0.0);
+                    let compared = logits.clone().narrow(1, 0, classes);
+                    let filled = rows.mask.fill_rows(widen(compared), 0.0);
                     let hard = rows.mask.zero(target_cross_entropy(filled, targets.unsqueeze_dim(1)));
                     values = values + hard.mul_scalar(self.hard_weight);
                 }
@@ -177,12 +180,12 @@ impl Gradients {
             self.hidden.push(gradient.clone().matmul(own.weight.clone()));
         }
         if wanted.bias {
-            let part = single(gradient.clone().sum_dim(0).squeeze_dim(0));
+            let part = widen(gradient.clone().sum_dim(0).squeeze_dim(0));
             self.bias = Some(plus(self.bias.take(), part));
         }
         if wanted.weight {
             let hidden = own.hidden.clone().narrow(0, start, count);
-            let part = single(gradient.transpose().matmul(hidden));
+            let part = widen(gradient.transpose().matmul(hidden));
             self.weight = Some(plus(self.weight.take(), part));
         }
     }
@@ -205,11 +208,6 @@ impl Gradients {
         }
         loss
     }
-}
-
-/// Sums over chunks are in f32 at least.
-fn single<const D: usize>(part: Tensor<D>) -> Tensor<D> {
-    crate::precision::widen(part)
 }
 
 fn plus<const D: usize>(sum: Option<Tensor<D>>, part: Tensor<D>) -> Tensor<D> {

@@ -239,7 +239,7 @@ pub(crate) fn logit_losses() -> Vec<LogitLoss> {
             zero_at_equality: false,
         }),
         logit_loss!("kd_cross_entropy", KdCrossEntropyLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {
-            settings: &["{}", r#"{"temperature": 1.0, "soft_weight": 0.5, "hard_weight": 0.5}"#, r#"{"soft_weight": 0.0}"#],
+            settings: &["{}", r#"{"temperature": 1.0, "soft_weight": 0.5, "hard_weight": 0.5}"#],
             zero_at_equality: false,
         }),
         logit_loss!("wsld", WsldLossConfig, |x| (x.student, x.teacher, x.targets, x.mask), {

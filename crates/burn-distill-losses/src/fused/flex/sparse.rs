@@ -96,8 +96,8 @@ impl Teacher<'_> {
             return 0.0;
         }
         let classes = inputs.spec.classes;
-        let target = inputs.target(row, width);
-        let student = students.row(row, student);
+        let target = inputs.target(row, classes);
+        let student = &students.row(row, student)[..classes];
         let mut buffer = Vec::new();
         let log_probs = self.log_probs.row(row, &mut buffer);
         let k = log_probs.len();
@@ -118,7 +118,6 @@ impl Teacher<'_> {
                     teacher[class] = log_probs[column] * temperature;
                 }
             }
-            let student = &student[..classes];
             let evaluate = Evaluate { spec: inputs.spec, student, teacher, terms: classes, target, weight };
             let done = dispatch(evaluate.with(&mut rest.scratch));
             if gradient {
@@ -129,7 +128,7 @@ impl Teacher<'_> {
 
         let with_tail = matches!(self.top_k.tail, Tail::Bucket | Tail::Drop);
         let mut columns = [vec![f32::NEG_INFINITY; k + 1], vec![f32::NEG_INFINITY; k + 1]];
-        let mut others = student[..classes].to_vec();
+        let mut others = student.to_vec();
         let mut target_column = None;
         let mut count = 0;
         for column in 0..k {
