@@ -1,10 +1,15 @@
 //! Kernels of the `flex` backend: rayon over rows, SIMD chosen at run time, f32 or half precision.
 
+mod decoupled;
+mod hard;
+mod lanes;
 mod math;
 mod row;
 mod simd;
+mod softmax;
 mod sparse;
 mod tensor;
+mod terms;
 
 use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
 use burn::tensor::{DType, Shape, TensorData};

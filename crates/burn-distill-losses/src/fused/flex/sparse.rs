@@ -6,8 +6,9 @@ use half::{bf16, f16};
 
 use super::{
     Evaluate, Half, Inputs, Local, Rows, class_ids, dispatch, filled, float_rows, float_tensor, grow,
-    row::{Scratch, Slot, tail_exponentials},
+    row::{Scratch, Slot},
     simd::Kernel,
+    softmax::tail_exponentials,
 };
 use crate::{
     Tail,

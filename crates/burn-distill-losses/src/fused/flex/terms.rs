@@ -1,0 +1,244 @@
+//! The second pass, for divergences whose terms need the normalised probabilities.
+
+use super::{
+    lanes::{BLOCK, FLOOR, LANES, Piece, pieces_of_two, positive, shifted, total},
+    math::{fma, ln},
+    row::Factors,
+};
+use crate::fused::spec::Divergence;
+
+/// A row after its first pass.
+pub(super) struct Pass<'a> {
+    pub(super) student: &'a [f32],
+    pub(super) teacher: &'a [f32],
+    /// Over how many columns the divergence sums.
+    pub(super) terms: usize,
+    pub(super) inverse: f32,
+    pub(super) max: [f32; 2],
+    pub(super) sum: [f64; 2],
+}
+
+impl Pass<'_> {
+    /// Replaces the exponentials by `q` and `q h` of a divergence; gives its value and `Σ q h`.
+    #[inline(always)]
+    pub(super) fn evaluate<const FMA: bool>(
+        &self,
+        divergence: Divergence,
+        own: &mut [f32],
+        other: &mut [f32],
+        factors: &[Factors],
+    ) -> (f64, f64) {
+        // A constant in `h` cancels, unless the sum leaves columns out.
+        let constant = if self.terms < self.student.len() { 1.0 } else { 0.0 };
+        match divergence {
+            Divergence::ForwardKl | Divergence::Decoupled { .. } => self.run::<FMA, _>(own, other, factors, ForwardKl),
+            Divergence::CrossEntropy => self.run::<FMA, _>(own, other, factors, CrossEntropy),
+            Divergence::ReverseKl { excluded } => {
+                self.run::<FMA, _>(own, other, factors, ReverseKl { excluded: excluded.ln() as f32, constant })
+            }
+            Divergence::JensenShannon { beta } => {
+                self.run::<FMA, _>(own, other, factors, JensenShannon { beta: beta as f32 })
+            }
+            Divergence::SkewKl { alpha, cross_entropy } => {
+                self.run::<FMA, _>(own, other, factors, SkewKl { alpha: alpha as f32, cross_entropy })
+            }
+            Divergence::SkewReverseKl { alpha } => {
+                self.run::<FMA, _>(own, other, factors, SkewReverseKl { alpha: alpha as f32, constant })
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn run<const FMA: bool, E: Element>(
+        &self,
+        own: &mut [f32],
+        other: &mut [f32],
+        factors: &[Factors],
+        divergence: E,
+    ) -> (f64, f64) {
+        let logs = Logs::new(self.sum);
+        let [max_student, max_teacher] = self.max;
+        let inverse = self.inverse;
+        let (mut value, mut mean) = (0f64, 0f64);
+        let blocks = self.student.chunks(BLOCK).zip(self.teacher.chunks(BLOCK)).zip(factors);
+        let outputs = own.chunks_mut(BLOCK).zip(other.chunks_mut(BLOCK));
+        for (((student, teacher), factors), (own, other)) in blocks.zip(outputs) {
+            let mut piece = Terms::<FMA, E> {
+                divergence,
+                max: self.max,
+                logs,
+                by: [
+                    (f64::from(factors.student) / self.sum[0]) as f32,
+                    (f64::from(factors.other) / self.sum[1]) as f32,
+                ],
+                inverse,
+                sums: [[0.0; LANES]; 2],
+            };
+            pieces_of_two(student, teacher, own, other, &mut piece);
+            let [terms, q_h] = piece.sums.map(total);
+            value += terms;
+            mean += q_h;
+        }
+        // Columns beyond `terms` (one, the tail of a sparse teacher) belong to the softmax but not to the sum.
+        for column in self.terms..self.student.len() {
+            let x_student = shifted(self.student[column], max_student, inverse);
+            let x_teacher = shifted(self.teacher[column], max_teacher, inverse);
+            let p = (x_teacher - logs.teacher).exp();
+            let (term, q_h) = divergence.of::<FMA>(logs.class(p, own[column], x_student, x_teacher));
+            value -= f64::from(term);
+            mean -= f64::from(q_h);
+            other[column] = 0.0;
+        }
+        (value, mean)
+    }
+}
+
+/// Logarithms of the sums of exponentials. Their difference is rounded once, in f64: an error there would be one of
+/// every class.
+#[derive(Clone, Copy)]
+struct Logs {
+    student: f32,
+    teacher: f32,
+    difference: f32,
+}
+
+impl Logs {
+    fn new(sum: [f64; 2]) -> Self {
+        let [student, teacher] = sum.map(f64::ln);
+        Self { student: student as f32, teacher: teacher as f32, difference: (student - teacher) as f32 }
+    }
+
+    #[inline(always)]
+    fn class(self, p: f32, q: f32, x_student: f32, x_teacher: f32) -> Class {
+        let log_ratio = (x_student - x_teacher) - self.difference;
+        Class { p, q, log_q: x_student - self.student, no_p: x_teacher < 0.5 * FLOOR, log_ratio }
+    }
+}
+
+/// What is known of a class: the teacher's and the student's probability, `ln q`, whether `p` is exactly 0, and
+/// `ln (q / p)`.
+#[derive(Clone, Copy)]
+struct Class {
+    p: f32,
+    q: f32,
+    log_q: f32,
+    no_p: bool,
+    log_ratio: f32,
+}
+
+/// A class's term of the divergence, and `q h` of its gradient.
+trait Element: Copy {
+    /// To be marked `#[inline(always)]`.
+    fn of<const FMA: bool>(self, class: Class) -> (f32, f32);
+}
+
+#[derive(Clone, Copy)]
+struct ForwardKl;
+
+impl Element for ForwardKl {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, Class { p, log_ratio, .. }: Class) -> (f32, f32) {
+        (-p * log_ratio, -p)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct CrossEntropy;
+
+impl Element for CrossEntropy {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, Class { p, log_q, .. }: Class) -> (f32, f32) {
+        (-p * log_q, -p)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ReverseKl {
+    excluded: f32,
+    constant: f32,
+}
+
+impl Element for ReverseKl {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, Class { q, log_q, no_p, log_ratio, .. }: Class) -> (f32, f32) {
+        let term = q * if no_p { log_q - self.excluded } else { log_ratio };
+        (term, fma::<FMA>(q, self.constant, term))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct JensenShannon {
+    beta: f32,
+}
+
+impl Element for JensenShannon {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, Class { p, q, log_ratio, .. }: Class) -> (f32, f32) {
+        let (its, own) = (self.beta * p, (1.0 - self.beta) * q);
+        // The mixture relative to the larger of the two, whose logarithm is small.
+        let student_is_larger = log_ratio > 0.0;
+        let larger = if student_is_larger { q } else { p };
+        let log_m = ln::<FMA>((its + own) / positive(larger));
+        let (of_p, of_q) = if student_is_larger { (-log_ratio - log_m, -log_m) } else { (-log_m, log_ratio - log_m) };
+        let of_student = own * of_q;
+        (fma::<FMA>(its, of_p, of_student), of_student)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SkewKl {
+    alpha: f32,
+    cross_entropy: bool,
+}
+
+impl Element for SkewKl {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, Class { p, q, .. }: Class) -> (f32, f32) {
+        let own = (1.0 - self.alpha) * q;
+        let m = fma::<FMA>(self.alpha, p, own);
+        let relative_to = if self.cross_entropy { 1.0 } else { positive(p) };
+        (-p * ln::<FMA>(m / relative_to), -(own / positive(m)) * p)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SkewReverseKl {
+    alpha: f32,
+    constant: f32,
+}
+
+impl Element for SkewReverseKl {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, Class { p, q, .. }: Class) -> (f32, f32) {
+        let own = self.alpha * q;
+        let m = fma::<FMA>(1.0 - self.alpha, p, own);
+        let term = -q * ln::<FMA>(m / positive(q));
+        (term, fma::<FMA>(q, self.constant - own / positive(m), term))
+    }
+}
+
+struct Terms<const FMA: bool, E> {
+    divergence: E,
+    max: [f32; 2],
+    logs: Logs,
+    by: [f32; 2],
+    inverse: f32,
+    sums: [[f32; LANES]; 2],
+}
+
+impl<const FMA: bool, E: Element> Piece for Terms<FMA, E> {
+    #[inline(always)]
+    fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]) {
+        for lane in 0..LANES {
+            let (q, p) = (own[lane] * self.by[0], other[lane] * self.by[1]);
+            let x_student = shifted(student[lane], self.max[0], self.inverse);
+            let x_teacher = shifted(teacher[lane], self.max[1], self.inverse);
+            let class = self.logs.class(p, q, x_student, x_teacher);
+            let (term, q_h) = self.divergence.of::<FMA>(class);
+            own[lane] = q;
+            other[lane] = q_h;
+            self.sums[0][lane] += term;
+            self.sums[1][lane] += q_h;
+        }
+    }
+}
