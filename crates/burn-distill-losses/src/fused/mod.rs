@@ -6,6 +6,8 @@
 //! tested against.
 
 mod backend;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "fusion")]
