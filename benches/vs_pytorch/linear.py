@@ -8,9 +8,6 @@ import torch.nn.functional as F
 from inputs import Linear
 from losses import jensen_shannon
 
-# Tokens in a chunk of Liger's form, the best of 256, 512, 1024 and 2048; its default is 1024.
-CHUNK = 1024
-
 
 def naive(loss: str, x: Linear):
     """All logits at once."""
@@ -37,15 +34,19 @@ def liger(loss: str, x: Linear, compiled: bool, chunk: int):
     return lambda hidden, weight: module(hidden, weight, x.teacher_hidden, x.teacher_weight, x.targets)
 
 
-def prepare(loss: str, form: str, x: Linear, chunk: int = CHUNK):
-    """A function that takes one step of a form and gives its seconds, the loss and one element of a gradient."""
+def prepare(loss: str, form: str, x: Linear):
+    """A function that takes one step of a form and gives its seconds, the loss and one element of a gradient.
+
+    The form is `products`, `naive`, `naive_compiled`, `liger@CHUNK` or `liger_compiled@CHUNK`, CHUNK in tokens.
+    """
+    form, _, chunk = form.partition("@")
     if form == "products":
         return prepare_products(x)
     forms = {
         "naive": lambda: naive(loss, x),
         "naive_compiled": lambda: torch.compile(naive(loss, x), dynamic=False),
-        "liger": lambda: liger(loss, x, False, chunk),
-        "liger_compiled": lambda: liger(loss, x, True, chunk),
+        "liger": lambda: liger(loss, x, False, int(chunk)),
+        "liger_compiled": lambda: liger(loss, x, True, int(chunk)),
     }
     loss_of = forms[form]()
     hidden, weight = x.hidden.detach().requires_grad_(), x.weight.detach().requires_grad_()
