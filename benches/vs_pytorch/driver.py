@@ -98,7 +98,7 @@ class Bench:
                 value, expected = given[-1].get(field), reference.get(field)
                 if value is None or expected is None:
                     continue
-                if not abs(value - expected) <= tolerance * abs(expected) + 1e-9:
+                if not abs(value - expected) <= tolerance * abs(expected) + 1e-11:
                     self.disagreements.append(f"{cells[cell]}: {field} {value}, expected {expected}")
 
     def peak(self, variant: str, case: str) -> int:
