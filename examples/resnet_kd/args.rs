@@ -56,12 +56,16 @@ pub(crate) struct Args {
     /// The temperature at the first and at the last step, and in between along a cosine.
     #[arg(long, value_names = ["FIRST", "LAST"], num_args = 2, default_values_t = [4.0, 1.0])]
     pub(crate) temperature: Vec<f64>,
-    /// The share of the soft targets; the labels have the rest.
+    /// The share of the soft targets; the labels have the rest. DKD, DIST and features without KD stand beside labels of
+    /// weight 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
     pub(crate) soft_weight: f64,
     /// Where the models run.
     #[arg(long, value_enum, default_value_t = DeviceName::Flex)]
     pub(crate) device: DeviceName,
+    /// Writes the table with gains and times, as Markdown, to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
     /// Where runs, reports and the table go. A run that was stopped goes on from there.
     #[arg(long, value_name = "DIR", default_value = "runs/resnet_kd")]
     pub(crate) out: PathBuf,
@@ -92,6 +96,7 @@ pub(crate) enum DeviceName {
     Flex,
     Libtorch,
     Wgpu,
+    Vulkan,
     Cuda,
 }
 
@@ -99,15 +104,18 @@ impl DeviceName {
     /// The device, or the feature that is missing for it.
     pub(crate) fn device(self) -> anyhow::Result<Device> {
         match self {
+            #[cfg(feature = "flex")]
             Self::Flex => Ok(Device::flex()),
             #[cfg(feature = "libtorch")]
             #[allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")]
             Self::Libtorch => Ok(Device::libtorch()),
             #[cfg(feature = "wgpu")]
             Self::Wgpu => Ok(Device::wgpu(Default::default())),
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan => Ok(Device::vulkan(Default::default())),
             #[cfg(feature = "cuda")]
             Self::Cuda => Ok(Device::cuda(0)),
-            #[allow(unreachable_patterns)]
+            #[allow(unreachable_patterns, reason = "reached where a backend is not compiled in")]
             missing => {
                 let feature = format!("{missing:?}").to_lowercase();
                 anyhow::bail!("`--device {feature}` needs the feature: cargo run --release --features {feature} ...")

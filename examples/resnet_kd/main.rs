@@ -13,6 +13,7 @@
 
 mod args;
 mod data;
+mod features;
 mod methods;
 mod table;
 
@@ -82,17 +83,30 @@ fn compare(args: &Args, images: &Images, device: &Device) -> Result<()> {
     let on_teacher = TeacherOnTest::new(&teacher, images)?;
     let methods: Vec<Option<Method>> = std::iter::once(None).chain(args.loss.iter().copied().map(Some)).collect();
     let mut results: Vec<Vec<ClassificationStats>> = vec![Vec::new(); methods.len()];
+    let mut seconds: Vec<Vec<f64>> = vec![Vec::new(); methods.len()];
     let mut student = None;
     for seed in 0..args.seeds() as u64 {
-        for (method, results) in methods.iter().zip(&mut results) {
+        for ((method, results), seconds) in methods.iter().zip(&mut results).zip(&mut seconds) {
             let trained = train_student(args, images, &teacher, *method, seed, device)?;
             results.push(on_teacher.test(&trained, images)?);
+            seconds.push(epoch_seconds(&trained));
             student = Some(trained);
         }
     }
     let student = student.context("`--seeds` must be at least 1")?;
     let names = methods.iter().map(|method| method.map_or("labels only", Method::name));
-    table::print(args, images, &names.zip(results).collect::<Vec<_>>(), &student, &teacher, &on_teacher.stats)
+    let results: Vec<_> = names.zip(results).collect();
+    if let Some(path) = &args.markdown {
+        let text = table::with_gains(args, &results, &seconds, &on_teacher.stats)?;
+        std::fs::write(path, text).with_context(|| format!("`--markdown` {}", path.display()))?;
+    }
+    table::print(args, images, &results, &student, &teacher, &on_teacher.stats)
+}
+
+/// The mean time of an epoch of training, without validation.
+fn epoch_seconds(trained: &Trained<ResNet, ()>) -> f64 {
+    let seconds: Vec<f64> = trained.metrics.iter().filter(|row| row.split == "train").map(|row| row.seconds).collect();
+    seconds.iter().sum::<f64>() / seconds.len() as f64
 }
 
 /// A network with fresh weights; the same seed gives the same weights.
@@ -178,7 +192,7 @@ where
     let rate = Schedule::cosine(args.learning_rate(), 0.0, (steps - warm_up).max(1))?;
     let rate = if warm_up > 0 { rate.with_warmup(warm_up)? } else { rate };
     let folder: PathBuf =
-        args.out.join(format!("{}-seed{seed}", name.replace(' ', "").replace('+', "-").to_lowercase()));
+        args.out.join(format!("{}-seed{seed}", name.replace([' ', ','], "").replace('+', "-").to_lowercase()));
     let config = serde_json::json!({
         "dataset": args.dataset,
         "images": images.train.fingerprint(),

@@ -1,15 +1,12 @@
 //! The ways of training that are compared.
 
 use anyhow::{Result, ensure};
-use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_distill::losses::{
-    AttentionTransferLossConfig, CrossEntropyLoss, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig,
-    HintLossConfig, JsdLossConfig, KdLossConfig, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig, SpLossConfig,
+    CrossEntropyLoss, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig, JsdLossConfig, KdLossConfig,
+    ReverseKlLossConfig,
 };
-use burn_distill::models::{
-    ConvConnector, ConvConnectorConfig, Frozen, NoTeacher, ReviewConnector, ReviewConnectorConfig,
-};
+use burn_distill::models::{Frozen, NoTeacher};
 use burn_distill::schedules::Schedule;
 use burn_distill::train::{Classification, Distillation, View};
 use burn_distill::vision::{ImageBatch, ResNet, ResNetOutput};
@@ -17,15 +14,23 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::args::Args;
+use crate::features::{Parts, features};
 
-/// Beside the soft targets of `kd`, the methods after it add a term on features.
+/// `hint` to `review` have a term on features and labels, `kd-hint` to `kd-review` the soft targets of `kd` as well.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum Method {
     Kd,
+    /// The temperature falls to 1, whatever `--temperature` has last.
+    KdFalling,
     ReverseKl,
     Jsd,
     Dkd,
     Dist,
+    Hint,
+    At,
+    Sp,
+    Rkd,
+    Review,
     KdHint,
     KdAt,
     KdSp,
@@ -37,10 +42,16 @@ impl Method {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kd => "KD",
+            Self::KdFalling => "KD, falling temperature",
             Self::ReverseKl => "reverse KL",
             Self::Jsd => "JSD",
             Self::Dkd => "DKD",
             Self::Dist => "DIST",
+            Self::Hint => "FitNets hint",
+            Self::At => "attention transfer",
+            Self::Sp => "SP",
+            Self::Rkd => "RKD",
+            Self::Review => "ReviewKD",
             Self::KdHint => "KD + FitNets hint",
             Self::KdAt => "KD + attention transfer",
             Self::KdSp => "KD + SP",
@@ -48,32 +59,10 @@ impl Method {
             Self::KdReview => "KD + ReviewKD",
         }
     }
-}
 
-/// What is learned beside the student, and thrown away with the teacher.
-#[derive(Module, Debug)]
-pub(crate) struct Parts {
-    hint: Option<ConvConnector>,
-    review: Option<ReviewConnector<3>>,
-}
-
-impl Parts {
-    fn new(method: Method, student: &ResNet, teacher: &ResNet, device: &Device) -> Result<Self> {
-        let (student, teacher) = (student.config(), teacher.config());
-        let hint = (method == Method::KdHint).then(|| {
-            let channels = |widths: &[usize]| widths.last().copied().unwrap_or_default();
-            ConvConnectorConfig::new(channels(&student.widths), channels(&teacher.widths)).init(device)
-        });
-        let review = match method {
-            Method::KdReview => {
-                let stages = [student.widths.len(), teacher.widths.len()];
-                ensure!(stages == [3, 3], "ReviewKD here takes networks of 3 stages, got {stages:?}");
-                let config = ReviewConnectorConfig::new(student.widths.clone(), teacher.widths.clone());
-                Some(config.with_mid_channels(32).init(device)?)
-            }
-            _ => None,
-        };
-        Ok(Self { hint, review })
+    /// Whether labels and soft targets are shares of one, by `--soft-weight`. Otherwise the labels have weight 1.
+    fn shares_with_labels(self) -> bool {
+        !matches!(self, Self::Dkd | Self::Dist | Self::Hint | Self::At | Self::Sp | Self::Rkd | Self::Review)
     }
 }
 
@@ -98,7 +87,7 @@ pub(crate) fn from_labels(run: FromLabels) -> Result<FromLabels> {
         .classification(|view| rows(view.student, None, view.batch)))
 }
 
-/// The student of a teacher: labels, soft targets at a falling temperature, and for some methods features.
+/// The student of a teacher: labels, and a term on logits, on features, or both.
 pub(crate) fn from_teacher(
     run: Distillation<ResNet, Frozen<ResNet>, ImageBatch>,
     method: Method,
@@ -109,63 +98,20 @@ pub(crate) fn from_teacher(
 ) -> Result<FromTeacher> {
     let soft_weight = args.soft_weight;
     ensure!((0.0..=1.0).contains(&soft_weight), "`--soft-weight` must be in [0, 1], got {soft_weight}");
+    let last = if method == Method::KdFalling { 1.0 } else { args.temperature[1] };
     let cross_entropy = CrossEntropyLossConfig::new().init()?;
     let run = run
         .parts(Parts::new(method, student, teacher, device)?)
-        .temperature(Schedule::cosine(args.temperature[0], args.temperature[1], steps)?)
-        .term("hard", 1.0 - soft_weight, move |view| hard(&cross_entropy, view.student, view.batch))
+        .temperature(Schedule::cosine(args.temperature[0], last, steps)?)
+        .term("hard", if method.shares_with_labels() { 1.0 - soft_weight } else { 1.0 }, move |view| {
+            hard(&cross_entropy, view.student, view.batch)
+        })
         .classification(|view| rows(view.student, Some(view.teacher), view.batch));
-    let run = soft(run, method, soft_weight)?;
-    Ok(match method {
-        Method::KdHint => {
-            let loss = HintLossConfig::new().init()?;
-            run.term("hint", 1.0, move |view| {
-                let connector = view.parts.hint.as_ref().expect("`Parts::new` makes it for this method");
-                let student = connector.forward(view.student.last_stage().activation.clone());
-                loss.forward(student, view.teacher.last_stage().activation.clone())
-            })
-        }
-        Method::KdAt => {
-            let loss = AttentionTransferLossConfig::new().init()?;
-            run.term("attention", 500.0, move |view| {
-                let stage = |out: fn(&ResNetOutput) -> &Tensor<4>| {
-                    loss.forward(out(view.student).clone(), out(view.teacher).clone())
-                };
-                stage(|out| &out.stage1.activation)
-                    + stage(|out| &out.stage2.activation)
-                    + stage(|out| &out.stage3.activation)
-            })
-        }
-        Method::KdSp => {
-            let loss = SpLossConfig::new().init()?;
-            run.term("sp", 100.0, move |view| {
-                loss.forward(view.student.last_stage().activation.clone(), view.teacher.last_stage().activation.clone())
-            })
-        }
-        Method::KdRkd => {
-            let loss = RkdLossConfig::new().init()?;
-            run.term("rkd", 0.1, move |view| loss.forward(view.student.pooled.clone(), view.teacher.pooled.clone()))
-        }
-        Method::KdReview => {
-            let loss = ReviewKdLossConfig::new().init()?;
-            run.term("review", 0.5, move |view| {
-                let connector = view.parts.review.as_ref().expect("`Parts::new` makes it for this method");
-                let stages =
-                    |out: &ResNetOutput| [&out.stage1, &out.stage2, &out.stage3].map(|stage| stage.activation.clone());
-                let teacher = stages(view.teacher);
-                let sizes = [0, 1, 2].map(|stage| {
-                    let [_, _, height, width] = teacher[stage].dims();
-                    [height, width]
-                });
-                loss.forward_stages(connector.forward(stages(view.student), sizes), teacher)
-            })
-        }
-        _ => run,
-    })
+    features(soft(run, method, soft_weight, steps)?, method, steps)
 }
 
-/// The term on logits.
-fn soft(run: FromTeacher, method: Method, weight: f64) -> Result<FromTeacher> {
+/// The term on logits, where the method has one. DKD and DIST have the weights that their authors use on CIFAR-100.
+fn soft(run: FromTeacher, method: Method, weight: f64, steps: usize) -> Result<FromTeacher> {
     fn logits<P>(view: &Seen<'_, P>) -> (Tensor<2>, Tensor<2>) {
         (view.student.logits.clone(), view.teacher.logits.clone())
     }
@@ -186,6 +132,7 @@ fn soft(run: FromTeacher, method: Method, weight: f64) -> Result<FromTeacher> {
         }
         Method::Dkd => {
             let loss = DkdLossConfig::new().init()?;
+            let weight = Schedule::constant(1.0)?.with_warmup((steps / 12).max(1))?; // over 20 of 240 epochs
             run.term("dkd", weight, move |view| {
                 let (student, teacher) = logits(&view);
                 let targets = view.batch.targets.clone();
@@ -194,11 +141,12 @@ fn soft(run: FromTeacher, method: Method, weight: f64) -> Result<FromTeacher> {
         }
         Method::Dist => {
             let loss = DistLossConfig::new().init()?;
-            run.term("dist", weight, move |view| {
+            run.term("dist", 2.0, move |view| {
                 let (student, teacher) = logits(&view);
                 loss.at_temperature(view.temperature).forward(student, teacher, None)
             })
         }
+        Method::Hint | Method::At | Method::Sp | Method::Rkd | Method::Review => run,
         _ => {
             let loss = KdLossConfig::new().init()?;
             run.term("kd", weight, move |view| {

@@ -20,13 +20,6 @@ pub(crate) fn print(
     on_teacher: &ClassificationStats,
 ) -> Result<()> {
     let (student_speed, teacher_speed) = speeds(&student.student, teacher, images)?;
-    let percent = |values: &[f64]| -> Result<String> {
-        let summary = Summary::of(values)?.scaled(100.0);
-        Ok(match summary.standard_deviation {
-            Some(deviation) => format!("{:.2} ± {deviation:.2}", summary.mean),
-            None => format!("{:.2}", summary.mean),
-        })
-    };
     let header = ["trained on", "accuracy %", "agreement %", "ECE %", "parameters", "images/s"];
     let mut rows = vec![vec![
         format!("teacher, {}", args.teacher_arch),
@@ -58,6 +51,47 @@ pub(crate) fn print(
     std::fs::write(args.out.join("results.json"), serde_json::to_vec_pretty(&json)?)?;
     std::fs::write(args.out.join("results.md"), format!("{text}\n{verdict}\n"))?;
     Ok(())
+}
+
+/// Per cent, mean ± standard deviation.
+fn percent(values: &[f64]) -> Result<String> {
+    let summary = Summary::of(values)?.scaled(100.0);
+    Ok(match summary.standard_deviation {
+        Some(deviation) => format!("{:.2} ± {deviation:.2}", summary.mean),
+        None => format!("{:.2}", summary.mean),
+    })
+}
+
+/// The table with each method's gain over labels alone and the time of an epoch (`seconds`, per method and seed).
+pub(crate) fn with_gains(
+    args: &Args,
+    results: &Results<'_>,
+    seconds: &[Vec<f64>],
+    on_teacher: &ClassificationStats,
+) -> Result<String> {
+    let header = ["trained on", "accuracy %", "gain, points", "agreement %", "ECE %", "s per epoch"];
+    let teacher = std::slice::from_ref(on_teacher);
+    let mut rows = vec![vec![
+        format!("teacher, {}", args.teacher_arch),
+        percent(&accuracy(teacher))?,
+        "-".to_string(),
+        "-".to_string(),
+        percent(&calibration(teacher))?,
+        "-".to_string(),
+    ]];
+    let labels = results.first().map(|(_, stats)| accuracy(stats)).unwrap_or_default();
+    for (index, ((name, stats), seconds)) in results.iter().zip(seconds).enumerate() {
+        let gain = paired_difference(&accuracy(stats), &labels)?.scaled(100.0);
+        rows.push(vec![
+            format!("{}, {name}", args.student_arch),
+            percent(&accuracy(stats))?,
+            if index == 0 { "-".to_string() } else { format!("{gain:+.2}") },
+            percent(&agreement(stats))?,
+            percent(&calibration(stats))?,
+            format!("{:.1}", Summary::of(seconds)?.mean),
+        ]);
+    }
+    Ok(markdown(&header, &rows))
 }
 
 /// What distillation gained over labels alone, paired by seed.

@@ -15,6 +15,7 @@ chapters! {
     Losses: "losses.md",
     Conventions: "conventions.md",
     ChoosingALoss: "choosing-a-loss.md",
+    Results: "results.md",
     Schedules: "schedules.md",
     OwnModel: "own-model.md",
     BeyondOneTeacher: "beyond-one-teacher.md",

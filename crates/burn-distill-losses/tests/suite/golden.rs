@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::{DType, Device, Tensor};
+use burn_distill_dev::{device, tolerance};
 use burn_distill_losses::{CrossEntropyLossConfig, KdLossConfig, Mask, SparseLogits, Tail, TeacherLogits};
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,9 +12,6 @@ use crate::{
     inputs::{assert_close, bools, ints, number, tensor, values},
     table::{Logits, Stage, feature_losses, logit_losses},
 };
-
-/// Relative agreement asked of f32.
-const RELATIVE: f64 = 1e-5;
 
 #[derive(Deserialize)]
 pub(crate) struct Golden {
@@ -103,9 +101,9 @@ impl Case {
         // Differences of nearly equal numbers leave a rounding error of the numbers' own size.
         let scale = self.config["temperature"].as_f64().unwrap_or(1.0).max(1.0).powi(2);
         let absolute = 1e-6 * scale;
-        assert_close(&format!("{what} rows"), &values(&rows), &self.kept_rows(), RELATIVE, absolute);
+        assert_close(&format!("{what} rows"), &values(&rows), &self.kept_rows(), tolerance(), absolute);
         let gradients = reduced.backward();
-        assert_close(&format!("{what} value"), &[number(reduced)], &[self.expected.value], RELATIVE, absolute);
+        assert_close(&format!("{what} value"), &[number(reduced)], &[self.expected.value], tolerance(), absolute);
         let expected: Vec<_> = self.expected.grad.keys().map(String::as_str).collect();
         let tracked: Vec<_> = inputs.iter().map(|(name, _)| *name).collect();
         assert_eq!(expected, tracked, "{what}: inputs with a gradient");
@@ -117,7 +115,7 @@ impl Case {
     }
 }
 
-/// Cases of small gradients that f32 does not hold to [`RELATIVE`], with the agreement that is asked of them: two to four
+/// Cases of small gradients that f32 does not hold to [`tolerance`], with the agreement that is asked of them: two to four
 /// times the error that was measured. Their softmax is all but sure, and each gradient is the difference of
 /// probabilities near 1 (an error of 6e-8, whatever is left of the difference), or, for the two divergences, of
 /// log-probabilities near 100.
@@ -134,7 +132,7 @@ const CANCELLING: &[(&str, f64)] = &[
 /// one is as small as that, which is where it is 0 but for rounding.
 pub(crate) fn assert_gradient(case: &str, input: &str, got: &[f64], expected: &[f64]) {
     let largest = expected.iter().fold(0.0, |largest: f64, slope| largest.max(slope.abs()));
-    let relative = CANCELLING.iter().find(|(name, _)| *name == case).map_or(RELATIVE, |(_, relative)| *relative);
+    let relative = CANCELLING.iter().find(|(name, _)| *name == case).map_or(tolerance(), |(_, relative)| *relative);
     let absolute = if largest < 1e-6 { f64::from(f32::EPSILON) } else { 0.0 };
     assert_close(&format!("{case} gradient of {input}"), got, expected, relative, absolute);
 }
@@ -149,7 +147,7 @@ pub(crate) fn golden(name: &str) -> Golden {
 
 #[test]
 fn logit_losses_agree_with_pytorch() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for loss in logit_losses() {
         for case in golden(loss.name).cases {
             if case.inputs.contains_key("target_probs") {
@@ -177,7 +175,7 @@ fn logit_losses_agree_with_pytorch() {
 
 #[test]
 fn feature_losses_agree_with_pytorch() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for loss in feature_losses() {
         for case in golden(loss.name).cases {
             let (student, teacher) = (case.features("student", &device), case.features("teacher", &device));
@@ -191,7 +189,7 @@ fn feature_losses_agree_with_pytorch() {
 
 #[test]
 fn cross_entropy_with_probabilities_agrees_with_pytorch() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let cases = golden("cross_entropy").cases.into_iter().filter(|case| case.inputs.contains_key("target_probs"));
     let mut count = 0;
     for case in cases {
@@ -209,7 +207,7 @@ fn cross_entropy_with_probabilities_agrees_with_pytorch() {
 
 #[test]
 fn sparse_kd_agrees_with_pytorch() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     for case in golden("sparse_kd").cases {
         let number = |name: &str| case.config[name].as_f64().unwrap();
         let tail = match case.config["tail"].as_str().unwrap() {

@@ -1,6 +1,6 @@
 //! Rows of the losses that have parameters or a memory, see `table.rs`.
 
-use burn::tensor::Device;
+use burn_distill_dev::device;
 use burn_distill_losses::{CrdLossConfig, MgdLossConfig, VidLossConfig};
 
 use crate::{
@@ -30,7 +30,7 @@ pub(crate) fn learned_losses() -> Vec<OtherLoss> {
                 Outcome::learned(rows, loss.forward(student, teacher), loss)
             },
             round_trip: |settings| {
-                round_trip(configured(VidLossConfig::new(2, 3), settings), |config| config.init(&Device::flex()))
+                round_trip(configured(VidLossConfig::new(2, 3), settings), |config| config.init(&device()))
             },
             zero_at_equality: false,
             non_negative: false,
@@ -56,7 +56,7 @@ pub(crate) fn learned_losses() -> Vec<OtherLoss> {
                 Outcome::learned(rows, loss.forward(student, teacher, visible), loss)
             },
             round_trip: |settings| {
-                round_trip(configured(MgdLossConfig::new(2), settings), |config| config.init(&Device::flex()))
+                round_trip(configured(MgdLossConfig::new(2), settings), |config| config.init(&device()))
             },
             largest_in_f16: 30.0,
             zero_at_equality: false,
@@ -95,7 +95,7 @@ pub(crate) fn learned_losses() -> Vec<OtherLoss> {
             },
             round_trip: |settings| {
                 let config = configured(CrdLossConfig::new(3, 5, 10), settings);
-                round_trip(config, |config| config.init(&Device::flex()))
+                round_trip(config, |config| config.init(&device()))
             },
             zero_at_equality: false,
             ..OtherLoss::DISTANCE

@@ -4,6 +4,7 @@
 
 mod catalogue;
 mod conventions;
+mod difference;
 mod edges;
 mod golden;
 mod gradients;

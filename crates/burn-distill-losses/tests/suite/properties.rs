@@ -1,6 +1,7 @@
 //! What holds for every loss, on random input.
 
 use burn::tensor::{Device, Tensor};
+use burn_distill_dev::device;
 use burn_distill_losses::{Mask, SparseLogits, Tail};
 use proptest::prelude::*;
 
@@ -27,7 +28,7 @@ proptest! {
 
     #[test]
     fn zero_when_student_equals_teacher((rows, classes, seed, scale) in shapes()) {
-        let device = Device::flex();
+        let device = device();
         let (student, _) = pair(rows, classes, seed, scale, &device);
         each_logit_loss(|loss, settings| if loss.zero_at_equality {
             let value = values(&(loss.rows)(settings, logits(student.clone(), student.clone())));
@@ -42,7 +43,7 @@ proptest! {
 
     #[test]
     fn never_negative((rows, classes, seed, scale) in shapes()) {
-        let device = Device::flex();
+        let device = device();
         let (student, teacher) = pair(rows, classes, seed, scale, &device);
         each_logit_loss(|loss, settings| {
             let value = values(&(loss.rows)(settings, logits(student.clone(), teacher.clone())));
@@ -58,7 +59,7 @@ proptest! {
 
     #[test]
     fn a_constant_added_to_a_row_changes_nothing((rows, classes, seed, scale) in shapes()) {
-        let device = Device::flex();
+        let device = device();
         let (student, teacher) = pair(rows, classes, seed, scale, &device);
         let shift = |seed: u64| random(seed, [rows, 1], 8.0, &device).expand([rows, classes]);
         let (moved, teacher_moved) = (student.clone() + shift(seed ^ 1), teacher.clone() + shift(seed ^ 2));
@@ -71,7 +72,7 @@ proptest! {
 
     #[test]
     fn order_of_the_batch_does_not_matter((rows, classes, seed, scale) in shapes()) {
-        let device = Device::flex();
+        let device = device();
         let (student, teacher) = pair(rows, classes, seed, scale, &device);
         let order: Vec<i64> = (0..rows as i64).rev().collect();
         let order = ints(&order, [rows], &device);
@@ -97,7 +98,7 @@ proptest! {
 
     #[test]
     fn mean_is_the_mean_of_the_rows_and_sum_their_number_times_it((rows, classes, seed, scale) in shapes()) {
-        let device = Device::flex();
+        let device = device();
         let (student, teacher) = pair(rows, classes, seed, scale, &device);
         let count = rows as f64;
         each_logit_loss(|loss, settings| {
@@ -119,7 +120,7 @@ proptest! {
 
     #[test]
     fn a_mask_equals_dropping_the_rows_whatever_they_hold((rows, classes, seed, scale) in shapes(), bits in any::<u8>()) {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         // Row 0 is dropped and the last one kept.
         let rows = rows + 1;
         let kept: Vec<bool> = (0..rows).map(|row| row > 0 && (row + 1 == rows || bits >> row & 1 == 1)).collect();
@@ -158,7 +159,7 @@ proptest! {
 
     #[test]
     fn tokens_are_rows((rows, classes, seed, scale) in shapes(), length in 1usize..4) {
-        let device = Device::flex();
+        let device = device();
         let (student, teacher) = pair(rows * length, classes, seed, scale, &device);
         let tokens = [rows, length, classes];
         each_logit_loss(|loss, settings| {
@@ -175,7 +176,7 @@ proptest! {
 
     #[test]
     fn a_row_does_not_depend_on_the_others((rows, classes, seed, scale) in shapes()) {
-        let device = Device::flex();
+        let device = device();
         let (student, teacher) = pair(rows, classes, seed, scale, &device);
         each_logit_loss(|loss, settings| if loss.row_by_row {
             let inputs = logits(student.clone(), teacher.clone());
@@ -192,7 +193,7 @@ proptest! {
 
     #[test]
     fn sparse_with_the_whole_vocabulary_is_dense((rows, classes, seed, scale) in shapes(), renormalise in any::<bool>()) {
-        let device = Device::flex().autodiff();
+        let device = device().autodiff();
         let (student, teacher) = pair(rows, classes, seed, scale, &device);
         let student = student.require_grad();
         let tail = if renormalise { Tail::Renormalise } else { Tail::Bucket };
@@ -210,7 +211,7 @@ proptest! {
 
     #[test]
     fn sparse_is_zero_when_the_student_is_the_teacher((rows, classes, seed, scale) in shapes(), k in 1usize..8) {
-        let device = Device::flex();
+        let device = device();
         let (student, _) = pair(rows, classes, seed, scale, &device);
         for tail in [Tail::Bucket, Tail::Renormalise] {
             let sparse = SparseLogits::from_dense(student.clone(), k.min(classes), tail).unwrap();

@@ -1,6 +1,7 @@
 //! The rows of the losses on sequences: see `table.rs`.
 
-use burn::tensor::{Bool, Device, Tensor};
+use burn::tensor::{Bool, Tensor};
+use burn_distill_dev::device;
 use burn_distill_losses::{
     AttentionKlLossConfig, AttentionMask, AttentionMseLossConfig, DskdCmaLossConfig, DskdLossConfig, EmbeddedSpace,
     GoldLossConfig, HiddenCosineLossConfig, HiddenMseLossConfig, MiniLmLossConfig, OutputSpace, RandomKdLossConfig,
@@ -273,7 +274,7 @@ pub(crate) fn sequence_losses() -> Vec<OtherLoss> {
             inputs: |seed, batch| spaces(seed, batch, [3, 3], ["fixed_head", "fixed_teacher_head"]),
             run: dskd,
             round_trip: |settings| {
-                round_trip(configured(DskdLossConfig::new(2, 3), settings), |config| config.init(&Device::flex()));
+                round_trip(configured(DskdLossConfig::new(2, 3), settings), |config| config.init(&device()));
             },
             zero_at_equality: false,
             descends: false,
@@ -294,7 +295,7 @@ pub(crate) fn sequence_losses() -> Vec<OtherLoss> {
             },
             run: dskd_cma,
             round_trip: |settings| {
-                round_trip(configured(DskdCmaLossConfig::new(2, 3), settings), |config| config.init(&Device::flex()));
+                round_trip(configured(DskdCmaLossConfig::new(2, 3), settings), |config| config.init(&device()));
             },
             zero_at_equality: false,
             descends: false,

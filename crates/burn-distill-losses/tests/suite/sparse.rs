@@ -1,6 +1,7 @@
 //! What a sparse teacher stands for: by hand, padded, and refused.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
+use burn_distill_dev::device;
 use burn_distill_losses::{KdLossConfig, LossError, Mask, SparseLogits, Tail};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 
 #[test]
 fn coarse_kl_by_hand() {
-    let device = Device::flex();
+    let device = device();
     let student = random(7, [1, 5], 1.0, &device);
     let q = values(&burn::tensor::activation::softmax(student.clone(), 1));
     let indices = ints(&[3, 1], [1, 2], &device);
@@ -33,7 +34,7 @@ fn coarse_kl_by_hand() {
 
 #[test]
 fn a_tail_that_is_dropped_leaves_out_its_term_of_the_bucket() {
-    let device = Device::flex();
+    let device = device();
     let student = random(7, [1, 6], 2.0, &device);
     let indices = ints(&[3, 1], [1, 2], &device);
     let log_probs = Tensor::<2>::from_floats([[0.6, 0.3]], &device).log();
@@ -54,7 +55,7 @@ fn a_tail_that_is_dropped_leaves_out_its_term_of_the_bucket() {
 
 #[test]
 fn padding_equals_a_shorter_list() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let infinity = f32::NEG_INFINITY;
     let student = random(7, [2, 6], 1.5, &device).require_grad();
     let long = ints(&[3, 1, 0, 1, 5, 0, 0, 0], [2, 4], &device);
@@ -86,7 +87,7 @@ fn padding_equals_a_shorter_list() {
 
 #[test]
 fn masked_rows_may_hold_anything() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let student = random(7, [2, 6], 1.5, &device).require_grad();
     for tail in [Tail::Bucket, Tail::Renormalise, Tail::Zero, Tail::Drop] {
         for vocabulary in [2, 6] {
@@ -118,7 +119,7 @@ fn masked_rows_may_hold_anything() {
 
 #[test]
 fn a_mass_above_one_by_rounding_stays_finite() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let student = random(7, [1, 4], 1.0, &device).require_grad();
     let indices = ints(&[0, 2], [1, 2], &device);
     let log_probs = Tensor::<2>::from_floats([[0.7f32.ln(), 0.300001f32.ln()]], &device);
@@ -136,7 +137,7 @@ fn a_mass_above_one_by_rounding_stays_finite() {
 
 #[test]
 fn a_row_without_a_listed_class_says_nothing_or_only_the_tail() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let student = random(7, [2, 4], 1.0, &device).require_grad();
     let log_probs = Tensor::<2>::from_floats([[f32::NEG_INFINITY; 2], [0.7f32.ln(), 0.2f32.ln()]], &device);
     for tail in [Tail::Bucket, Tail::Renormalise] {
@@ -162,7 +163,7 @@ fn a_row_without_a_listed_class_says_nothing_or_only_the_tail() {
 #[test]
 fn repeated_classes_stay_finite() {
     // Not what a sparse teacher may hold, but nothing that may stop a run either.
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let student = random(7, [1, 4], 1.0, &device).require_grad();
     for (indices, log_probs) in [(vec![1, 1], vec![-1.0, -1.5]), (vec![2, 2, 2, 0], vec![-1.0, -2.0, -3.0, -4.0])] {
         for tail in [Tail::Bucket, Tail::Renormalise] {
@@ -183,7 +184,7 @@ fn repeated_classes_stay_finite() {
 
 #[test]
 fn parts_that_do_not_fit_are_refused() {
-    let device = Device::flex();
+    let device = device();
     let new = |indices: usize, k: usize, vocabulary, temperature| {
         let indices = ints(&vec![0; 2 * indices], [2, indices], &device);
         SparseLogits::new(indices, Tensor::zeros([2, k], &device), vocabulary, temperature, Tail::Bucket)

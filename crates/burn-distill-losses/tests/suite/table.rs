@@ -19,6 +19,7 @@ use burn::{
     config::Config,
     tensor::{Device, Int, Tensor},
 };
+use burn_distill_dev::device;
 use burn_distill_losses::*;
 use serde_json::Value;
 
@@ -305,7 +306,7 @@ fn called_as_logit_losses() -> Vec<LogitLoss> {
             reduced: |settings, x| curriculum(settings, &x.student.device()).forward(x.student, x.teacher, x.mask),
             round_trip: |settings| {
                 round_trip(configured(CurriculumTemperatureLossConfig::new(), settings), |config| {
-                    config.init(&Device::flex())
+                    config.init(&device())
                 });
             },
             ..LogitLoss::DIVERGENCE
@@ -427,7 +428,7 @@ fn sample_losses() -> Vec<OtherLoss> {
             },
             round_trip: |settings| {
                 round_trip(configured(CurriculumTemperatureLossConfig::new(), settings), |config| {
-                    config.init(&Device::flex())
+                    config.init(&device())
                 })
             },
             descends: false,
@@ -531,9 +532,7 @@ fn sample_losses() -> Vec<OtherLoss> {
                 Outcome::learned(rows, loss.forward(student, teacher), loss)
             },
             round_trip: |settings| {
-                round_trip(configured(ClipAugmentedLossConfig::new(1, 1), settings), |config| {
-                    config.init(&Device::flex())
-                });
+                round_trip(configured(ClipAugmentedLossConfig::new(1, 1), settings), |config| config.init(&device()));
             },
             zero_at_equality: false,
             ..OtherLoss::DISTANCE
@@ -676,7 +675,7 @@ fn every_config_survives_json_and_every_loss_is_send_and_sync() {
 
 #[test]
 fn at_temperature_is_the_loss_configured_with_it() {
-    let device = Device::flex();
+    let device = device();
     let student = crate::inputs::random(1, [3, 4], 2.0, &device);
     let teacher = crate::inputs::random(2, [3, 4], 2.0, &device);
     let targets = crate::inputs::targets(3, 4, &device);

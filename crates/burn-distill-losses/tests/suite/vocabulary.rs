@@ -1,6 +1,7 @@
 //! Numbers of classes that differ, for every loss with a teacher.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
+use burn_distill_dev::device;
 use burn_distill_losses::{KdLossConfig, Mask, SparseLogits, Tail, TeacherLogits, VocabularyPolicy};
 
 use crate::{
@@ -33,7 +34,7 @@ fn without(tensor: &Tensor<2>, classes: usize) -> Tensor<2> {
 
 #[test]
 fn truncate_drops_the_last_columns_of_the_larger_side() {
-    let device = Device::flex();
+    let device = device();
     let (small, large) = (random(1, [3, 4], 2.0, &device), random(2, [3, 6], 2.0, &device));
     each_logit_loss(|loss, settings| {
         if loss.teacher {
@@ -49,7 +50,7 @@ fn truncate_drops_the_last_columns_of_the_larger_side() {
 
 #[test]
 fn mask_padding_compares_over_the_students_vocabulary() {
-    let device = Device::flex();
+    let device = device();
     let (small, large) = (random(1, [3, 4], 2.0, &device), random(2, [3, 6], 2.0, &device));
     each_logit_loss(|loss, settings| {
         if loss.teacher {
@@ -68,7 +69,7 @@ fn mask_padding_compares_over_the_students_vocabulary() {
 
 #[test]
 fn mask_padding_differs_from_truncate_where_the_student_is_larger() {
-    let device = Device::flex();
+    let device = device();
     let (student, teacher) = (random(2, [3, 6], 2.0, &device), random(1, [3, 4], 2.0, &device));
     each_logit_loss(|loss, settings| {
         // What is no distribution has no probability to take from the padding.
@@ -82,7 +83,7 @@ fn mask_padding_differs_from_truncate_where_the_student_is_larger() {
 
 #[test]
 fn mask_padding_teaches_the_student_to_leave_the_padding() {
-    let device = Device::flex().autodiff();
+    let device = device().autodiff();
     let student = random(2, [3, 6], 1.0, &device).require_grad();
     let teacher = random(1, [3, 4], 1.0, &device);
     let loss = KdLossConfig::new().with_vocabulary(VocabularyPolicy::MaskPadding).init().unwrap();
@@ -93,7 +94,7 @@ fn mask_padding_teaches_the_student_to_leave_the_padding() {
 
 #[test]
 fn sparse_over_the_whole_vocabulary_meets_the_policy_as_dense_does() {
-    let device = Device::flex();
+    let device = device();
     let (small, large) = (random(1, [3, 4], 2.0, &device), random(2, [3, 6], 2.0, &device));
     each_logit_loss(|loss, settings| {
         if loss.teacher && loss.sparse {
@@ -111,7 +112,7 @@ fn sparse_over_the_whole_vocabulary_meets_the_policy_as_dense_does() {
 
 #[test]
 fn sparse_classes_that_the_student_lacks_are_dropped() {
-    let device = Device::flex();
+    let device = device();
     let student = random(1, [1, 4], 1.0, &device);
     // The teacher's classes 4 and 5 do not exist for the student: p = (0.1, 0.2, 0.1, 0.1 | 0.3, 0.2), top 3 listed.
     let indices = crate::inputs::ints(&[4, 1, 5], [1, 3], &device);
@@ -129,7 +130,7 @@ fn sparse_classes_that_the_student_lacks_are_dropped() {
 
 #[test]
 fn sparse_teacher_that_lists_all_of_the_students_classes_has_no_tail() {
-    let device = Device::flex();
+    let device = device();
     let student = random(1, [1, 2], 1.0, &device);
     let indices = crate::inputs::ints(&[2, 0, 1], [1, 3], &device);
     let log_probs = Tensor::<2>::from_floats([[0.4, 0.3, 0.1]], &device).log();
@@ -142,7 +143,7 @@ fn sparse_teacher_that_lists_all_of_the_students_classes_has_no_tail() {
 
 #[test]
 fn sparse_tail_holds_the_students_padding() {
-    let device = Device::flex();
+    let device = device();
     let student = random(1, [1, 6], 1.0, &device);
     let indices = crate::inputs::ints(&[2, 0], [1, 2], &device);
     let log_probs = Tensor::<2>::from_floats([[0.5, 0.3]], &device).log();
@@ -159,7 +160,7 @@ fn sparse_tail_holds_the_students_padding() {
 
 #[test]
 fn error_is_the_default_of_every_loss() {
-    let device = Device::flex();
+    let device = device();
     let (student, teacher) = (random(1, [3, 4], 2.0, &device), random(2, [3, 6], 2.0, &device));
     each_logit_loss(|loss, settings| {
         // What is no distribution has no probability to take from the padding.

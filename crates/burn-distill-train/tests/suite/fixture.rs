@@ -18,8 +18,9 @@ use rand::RngExt;
 pub(crate) const FEATURES: usize = 4;
 pub(crate) const CLASSES: usize = 3;
 
+/// The device of the suite, with gradients.
 pub(crate) fn device() -> Device {
-    Device::flex().autodiff()
+    burn_distill_dev::device().autodiff()
 }
 
 #[derive(Clone, Debug)]
@@ -280,6 +281,29 @@ pub(crate) fn timeless(folder: &Path) -> Vec<MetricsRow> {
         row.metrics.retain(|name, _| !name.ends_with("_per_second"));
     }
     rows
+}
+
+/// Fails unless two runs left the same metrics and the same student: bit for bit, and to 1e-4 on a device whose own
+/// repetitions differ.
+#[track_caller]
+pub(crate) fn assert_same_run(what: &str, left: &Path, right: &Path) {
+    let (rows, others) = (timeless(left), timeless(right));
+    if burn_distill_dev::bits_repeat() {
+        assert_eq!(rows, others, "{what}");
+        assert_eq!(student_of(left), student_of(right), "{what}");
+        return;
+    }
+    assert_eq!(rows.len(), others.len(), "{what}");
+    for (row, other) in rows.iter().zip(&others) {
+        assert_eq!((row.epoch, &row.split, row.step), (other.epoch, &other.split, other.step), "{what}");
+        assert!(row.metrics.keys().eq(other.metrics.keys()), "{what}: {row:?} and {other:?}");
+        for (name, value) in &row.metrics {
+            let far = (value - other.metrics[name]).abs() > 1e-4 * value.abs().max(1.0);
+            assert!(!far, "{what}: {name} of epoch {}: {value} and {}", row.epoch, other.metrics[name]);
+        }
+    }
+    assert_eq!(student_of(left).0, student_of(right).0, "{what}");
+    assert_close(&numbers_of(left), &numbers_of(right), 1e-4);
 }
 
 /// A value of the metrics.

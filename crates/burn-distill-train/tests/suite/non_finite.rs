@@ -219,7 +219,8 @@ fn a_skipped_batch_is_not_remembered() {
             assert_eq!(moved, !(4..8).contains(&row), "row {row} of side {side}");
         }
     }
-    assert!(after[2].iter().all(|z| z.abs() < 20.0), "{after:?}");
+    // Measured by the batches that were not skipped: far from the value that stands for "not yet".
+    assert!(after[2].iter().all(|z| z.abs() < 100.0), "{after:?}");
     let (before, after, skipped) = run(|_| true);
     assert_eq!((before, skipped), (after, 3));
 }

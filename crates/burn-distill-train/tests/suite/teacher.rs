@@ -124,7 +124,7 @@ fn the_student_that_comes_back_is_the_one_exported() {
 #[test]
 fn a_student_whose_device_has_no_gradients_yet_is_trained_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let device = burn::tensor::Device::flex();
+    let device = crate::fixture::device().inner();
     let trained =
         run(Frozen::new(Mlp::new(9, false, 0.0, 2, &device)), Mlp::new(5, true, 0.0, 1, &device), folder.path());
     assert_ne!(hash(&trained.student), hash(&Mlp::new(5, true, 0.0, 1, &device)));
