@@ -17,18 +17,20 @@ mod methods;
 mod table;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_distill::eval::ClassificationStats;
 use burn_distill::losses::CrossEntropyLossConfig;
-use burn_distill::models::{Frozen, NoTeacher};
+use burn_distill::models::{Frozen, NoTeacher, Teacher};
 use burn_distill::schedules::Schedule;
 use burn_distill::train::{
-    Classification, Distillation, OptimizerConfig, Progress, Resume, Trained, WeightDecay, evaluate,
+    CacheCounts, CacheIdentity, CachedTeacher, Classification, Distillation, OptimizerConfig, Progress, Resume,
+    TeacherCache, Trained, WeightDecay, evaluate,
 };
-use burn_distill::vision::{ImageBatch, ResNet, ResNetConfig};
+use burn_distill::vision::{ImageBatch, ResNet, ResNetConfig, ResNetOutput};
 use clap::Parser;
 
 use args::{Args, DatasetName};
@@ -79,19 +81,28 @@ fn train_teacher(args: &Args, images: &Images, device: &Device) -> Result<()> {
 
 fn compare(args: &Args, images: &Images, device: &Device) -> Result<()> {
     let teacher = read_teacher(args, images, device)?;
+    let cache = open_cache(args, images, &teacher)?;
     let on_teacher = TeacherOnTest::new(&teacher, images)?;
     let methods: Vec<Option<Method>> = std::iter::once(None).chain(args.loss.iter().copied().map(Some)).collect();
     let mut results: Vec<Vec<ClassificationStats>> = vec![Vec::new(); methods.len()];
     let mut student = None;
     for seed in 0..args.seeds() as u64 {
         for (method, results) in methods.iter().zip(&mut results) {
-            let trained = train_student(args, images, &teacher, *method, seed, device)?;
+            let trained = train_student(args, images, (&teacher, &cache), *method, seed, device)?;
             results.push(on_teacher.test(&trained, images)?);
             student = Some(trained);
         }
     }
     let student = student.context("`--seeds` must be at least 1")?;
     let names = methods.iter().map(|method| method.map_or("labels only", Method::name));
+    if let Some(cache) = cache {
+        cache.finish()?;
+        let CacheCounts { asked, cached } = cache.counts();
+        println!(
+            "\n{}: {cached} rows came from the cache, {asked} were asked of the teacher",
+            cache.folder().display()
+        );
+    }
     table::print(args, images, &names.zip(results).collect::<Vec<_>>(), &student, &teacher, &on_teacher.stats)
 }
 
@@ -121,10 +132,25 @@ fn read_teacher(args: &Args, images: &Images, device: &Device) -> Result<ResNet>
     Ok(config.load(&path, device)?)
 }
 
+/// The cache of `--teacher-cache`, for methods that it can serve.
+fn open_cache(args: &Args, images: &Images, teacher: &ResNet) -> Result<Option<Arc<TeacherCache>>> {
+    let Some(folder) = &args.teacher_cache else { return Ok(None) };
+    if let Some(method) = args.loss.iter().find(|method| method.needs_features()) {
+        bail!(
+            "`--teacher-cache` holds the teacher's logits, and {} compares its features: leave the method out of \
+             `--loss`, or the cache",
+            method.name()
+        );
+    }
+    let teacher = Teacher::<ImageBatch>::fingerprint(&Frozen::new(teacher.clone()));
+    let identity = CacheIdentity { teacher, dataset: images.identity()?, classes: images.classes() };
+    Ok(Some(Arc::new(TeacherCache::open_for(folder, identity)?)))
+}
+
 fn train_student(
     args: &Args,
     images: &Images,
-    teacher: &ResNet,
+    (teacher, cache): (&ResNet, &Option<Arc<TeacherCache>>),
     method: Option<Method>,
     seed: u64,
     device: &Device,
@@ -138,10 +164,22 @@ fn train_student(
         }
         Some(method) => {
             let macs = [&student, teacher].map(|net| macs(net, images));
-            let run = Distillation::new(student.clone(), Frozen::new(teacher.clone()), train, valid);
-            let run = methods::from_teacher(run, method, (&student, teacher), args, steps(args, images), device)?;
-            let run = run.multiply_adds(macs[0], macs[1]);
-            without_parts(common(run, args, images, method.name(), seed)?.run()?)
+            let (live, steps) = (Frozen::new(teacher.clone()), steps(args, images));
+            let trained = match cache {
+                Some(cache) => {
+                    let cached = CachedTeacher::new(live, cache.clone(), |out: &ResNetOutput| out.logits.clone())?;
+                    let run = Distillation::new(student.clone(), cached, train, valid);
+                    let run = methods::from_logits(run, method, (&student, teacher), args, steps, device)?;
+                    common(run, args, images, method.name(), seed)?.run()?
+                }
+                None => {
+                    let run = Distillation::new(student.clone(), live, train, valid);
+                    let run = methods::from_logits(run, method, (&student, teacher), args, steps, device)?;
+                    let run = methods::with_features(run, method)?.multiply_adds(macs[0], macs[1]);
+                    common(run, args, images, method.name(), seed)?.run()?
+                }
+            };
+            without_parts(trained)
         }
     })
 }
@@ -169,7 +207,7 @@ fn common<T, P>(
     seed: u64,
 ) -> Result<Distillation<ResNet, T, ImageBatch, P>>
 where
-    T: burn_distill::models::Teacher<ImageBatch> + 'static,
+    T: Teacher<ImageBatch> + 'static,
     T::Output: 'static,
     P: Module + 'static,
 {
@@ -179,7 +217,7 @@ where
     let rate = if warm_up > 0 { rate.with_warmup(warm_up)? } else { rate };
     let folder: PathBuf =
         args.out.join(format!("{}-seed{seed}", name.replace(' ', "").replace('+', "-").to_lowercase()));
-    let config = serde_json::json!({
+    let mut config = serde_json::json!({
         "dataset": args.dataset,
         "images": images.train.fingerprint(),
         "augment": images.augment,
@@ -188,6 +226,9 @@ where
         "loader_seed": seed,
         "epochs": args.epochs(),
     });
+    if let Some(views) = args.views {
+        config["views"] = views.into();
+    }
     Ok(run
         .label(&format!("{name}, seed {seed}"))
         .folder(folder)

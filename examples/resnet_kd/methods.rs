@@ -8,10 +8,10 @@ use burn_distill::losses::{
     HintLossConfig, JsdLossConfig, KdLossConfig, ReverseKlLossConfig, ReviewKdLossConfig, RkdLossConfig, SpLossConfig,
 };
 use burn_distill::models::{
-    ConvConnector, ConvConnectorConfig, Frozen, NoTeacher, ReviewConnector, ReviewConnectorConfig,
+    ConvConnector, ConvConnectorConfig, Frozen, NoTeacher, ReviewConnector, ReviewConnectorConfig, Teacher,
 };
 use burn_distill::schedules::Schedule;
-use burn_distill::train::{Classification, Distillation, View};
+use burn_distill::train::{CachedOutput, Classification, Distillation, View};
 use burn_distill::vision::{ImageBatch, ResNet, ResNetOutput};
 use clap::ValueEnum;
 use serde::Serialize;
@@ -34,6 +34,11 @@ pub(crate) enum Method {
 }
 
 impl Method {
+    /// Whether it compares more than logits.
+    pub(crate) fn needs_features(self) -> bool {
+        matches!(self, Self::KdHint | Self::KdAt | Self::KdSp | Self::KdRkd | Self::KdReview)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kd => "KD",
@@ -77,10 +82,27 @@ impl Parts {
     }
 }
 
-pub(crate) type FromTeacher = Distillation<ResNet, Frozen<ResNet>, ImageBatch, Parts>;
+type FromTeacher<T> = Distillation<ResNet, T, ImageBatch, Parts>;
 pub(crate) type FromLabels = Distillation<ResNet, NoTeacher, ImageBatch>;
 
-type Seen<'a, P> = View<'a, ResNetOutput, ResNetOutput, ImageBatch, P>;
+type Seen<'a, O> = View<'a, ResNetOutput, O, ImageBatch, Parts>;
+
+/// What every method needs of a teacher, whether it is asked or read from a cache.
+pub(crate) trait Logits {
+    fn logits(&self) -> &Tensor<2>;
+}
+
+impl Logits for ResNetOutput {
+    fn logits(&self) -> &Tensor<2> {
+        &self.logits
+    }
+}
+
+impl Logits for CachedOutput {
+    fn logits(&self) -> &Tensor<2> {
+        &self.logits
+    }
+}
 
 /// Cross-entropy on the labels that there are, mixed ones included.
 pub(crate) fn hard(loss: &CrossEntropyLoss, student: &ResNetOutput, batch: &ImageBatch) -> Tensor<1> {
@@ -98,15 +120,19 @@ pub(crate) fn from_labels(run: FromLabels) -> Result<FromLabels> {
         .classification(|view| rows(view.student, None, view.batch)))
 }
 
-/// The student of a teacher: labels, soft targets at a falling temperature, and for some methods features.
-pub(crate) fn from_teacher(
-    run: Distillation<ResNet, Frozen<ResNet>, ImageBatch>,
+/// The student of a teacher: labels, and soft targets at a falling temperature.
+pub(crate) fn from_logits<T>(
+    run: Distillation<ResNet, T, ImageBatch>,
     method: Method,
     (student, teacher): (&ResNet, &ResNet),
     args: &Args,
     steps: usize,
     device: &Device,
-) -> Result<FromTeacher> {
+) -> Result<FromTeacher<T>>
+where
+    T: Teacher<ImageBatch> + 'static,
+    T::Output: Logits + 'static,
+{
     let soft_weight = args.soft_weight;
     ensure!((0.0..=1.0).contains(&soft_weight), "`--soft-weight` must be in [0, 1], got {soft_weight}");
     let cross_entropy = CrossEntropyLossConfig::new().init()?;
@@ -114,8 +140,12 @@ pub(crate) fn from_teacher(
         .parts(Parts::new(method, student, teacher, device)?)
         .temperature(Schedule::cosine(args.temperature[0], args.temperature[1], steps)?)
         .term("hard", 1.0 - soft_weight, move |view| hard(&cross_entropy, view.student, view.batch))
-        .classification(|view| rows(view.student, Some(view.teacher), view.batch));
-    let run = soft(run, method, soft_weight)?;
+        .classification(|view| rows(view.student, Some(view.teacher.logits()), view.batch));
+    soft(run, method, soft_weight)
+}
+
+/// Beside what [`from_logits`] compares, features, for the methods that do.
+pub(crate) fn with_features(run: FromTeacher<Frozen<ResNet>>, method: Method) -> Result<FromTeacher<Frozen<ResNet>>> {
     Ok(match method {
         Method::KdHint => {
             let loss = HintLossConfig::new().init()?;
@@ -165,9 +195,13 @@ pub(crate) fn from_teacher(
 }
 
 /// The term on logits.
-fn soft(run: FromTeacher, method: Method, weight: f64) -> Result<FromTeacher> {
-    fn logits<P>(view: &Seen<'_, P>) -> (Tensor<2>, Tensor<2>) {
-        (view.student.logits.clone(), view.teacher.logits.clone())
+fn soft<T>(run: FromTeacher<T>, method: Method, weight: f64) -> Result<FromTeacher<T>>
+where
+    T: Teacher<ImageBatch> + 'static,
+    T::Output: Logits + 'static,
+{
+    fn logits<O: Logits>(view: &Seen<'_, O>) -> (Tensor<2>, Tensor<2>) {
+        (view.student.logits.clone(), view.teacher.logits().clone())
     }
     Ok(match method {
         Method::ReverseKl => {
@@ -210,10 +244,10 @@ fn soft(run: FromTeacher, method: Method, weight: f64) -> Result<FromTeacher> {
 }
 
 /// What the metrics compare.
-pub(crate) fn rows(student: &ResNetOutput, teacher: Option<&ResNetOutput>, batch: &ImageBatch) -> Classification {
+pub(crate) fn rows(student: &ResNetOutput, teacher: Option<&Tensor<2>>, batch: &ImageBatch) -> Classification {
     Classification {
         student_logits: student.logits.clone(),
-        teacher_logits: teacher.map(|teacher| teacher.logits.clone()),
+        teacher_logits: teacher.cloned(),
         targets: Some(batch.targets.clone()),
         labelled: Some(batch.labelled.clone()),
     }
