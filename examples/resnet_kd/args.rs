@@ -60,6 +60,13 @@ pub(crate) struct Args {
     /// weight 1.
     #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
     pub(crate) soft_weight: f64,
+    /// Keeps the teacher's logits in this folder and asks it only for what is not there. For methods that compare
+    /// logits alone; it pays with `--views`, with several such methods, or when they are run again.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) teacher_cache: Option<PathBuf>,
+    /// After how many epochs the augmented views repeat [default: never].
+    #[arg(long, value_name = "N")]
+    pub(crate) views: Option<usize>,
     /// Where the models run.
     #[arg(long, value_enum, default_value_t = DeviceName::Flex)]
     pub(crate) device: DeviceName,

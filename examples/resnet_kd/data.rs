@@ -70,8 +70,15 @@ impl Images {
         self.train.num_classes()
     }
 
+    /// What the rows of a teacher cache are answers to.
+    pub(crate) fn identity(&self) -> Result<String> {
+        let [train, held_out] = [&self.train, &self.held_out].map(ImageDataset::fingerprint);
+        Ok(format!("train {train}, held out {held_out}, augmentation {}", serde_json::to_string(&self.augment)?))
+    }
+
     pub(crate) fn train_loader(&self, args: &Args, seed: u64) -> Result<Arc<dyn DataLoader<ImageBatch>>> {
         let config = SeededLoaderConfig::new(args.batch_size()).with_shuffle(true).with_seed(seed).with_drop_last(true);
+        let config = config.with_views(args.views);
         self.loader(&self.train, &self.augment, config)
     }
 

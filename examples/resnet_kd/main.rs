@@ -12,24 +12,27 @@
 //! 3 minutes on 2 idle cores. `--train-teacher` makes the default teacher again (90 %, 10 minutes).
 
 mod args;
+mod cache;
 mod data;
 mod features;
 mod methods;
 mod table;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn_distill::eval::ClassificationStats;
 use burn_distill::losses::CrossEntropyLossConfig;
-use burn_distill::models::{Frozen, NoTeacher};
+use burn_distill::models::{Frozen, NoTeacher, Teacher};
 use burn_distill::schedules::Schedule;
 use burn_distill::train::{
-    Classification, Distillation, OptimizerConfig, Progress, Resume, Trained, WeightDecay, evaluate,
+    CachedTeacher, Classification, Distillation, OptimizerConfig, Progress, Resume, TeacherCache, Trained, WeightDecay,
+    evaluate,
 };
-use burn_distill::vision::{ImageBatch, ResNet, ResNetConfig};
+use burn_distill::vision::{ImageBatch, ResNet, ResNetConfig, ResNetOutput};
 use clap::Parser;
 
 use args::{Args, DatasetName};
@@ -80,6 +83,7 @@ fn train_teacher(args: &Args, images: &Images, device: &Device) -> Result<()> {
 
 fn compare(args: &Args, images: &Images, device: &Device) -> Result<()> {
     let teacher = read_teacher(args, images, device)?;
+    let cache = cache::open(args, images, &teacher)?;
     let on_teacher = TeacherOnTest::new(&teacher, images)?;
     let methods: Vec<Option<Method>> = std::iter::once(None).chain(args.loss.iter().copied().map(Some)).collect();
     let mut results: Vec<Vec<ClassificationStats>> = vec![Vec::new(); methods.len()];
@@ -87,7 +91,7 @@ fn compare(args: &Args, images: &Images, device: &Device) -> Result<()> {
     let mut student = None;
     for seed in 0..args.seeds() as u64 {
         for ((method, results), seconds) in methods.iter().zip(&mut results).zip(&mut seconds) {
-            let trained = train_student(args, images, &teacher, *method, seed, device)?;
+            let trained = train_student(args, images, (&teacher, cache.as_ref()), *method, seed, device)?;
             results.push(on_teacher.test(&trained, images)?);
             seconds.push(epoch_seconds(&trained));
             student = Some(trained);
@@ -95,6 +99,9 @@ fn compare(args: &Args, images: &Images, device: &Device) -> Result<()> {
     }
     let student = student.context("`--seeds` must be at least 1")?;
     let names = methods.iter().map(|method| method.map_or("labels only", Method::name));
+    if let Some(cache) = cache {
+        cache::finish(&cache)?;
+    }
     let results: Vec<_> = names.zip(results).collect();
     if let Some(path) = &args.markdown {
         let text = table::with_gains(args, &results, &seconds, &on_teacher.stats)?;
@@ -138,7 +145,7 @@ fn read_teacher(args: &Args, images: &Images, device: &Device) -> Result<ResNet>
 fn train_student(
     args: &Args,
     images: &Images,
-    teacher: &ResNet,
+    (teacher, cache): (&ResNet, Option<&Arc<TeacherCache>>),
     method: Option<Method>,
     seed: u64,
     device: &Device,
@@ -151,11 +158,23 @@ fn train_student(
             without_parts(common(run, args, images, "labels only", seed)?.run()?)
         }
         Some(method) => {
-            let macs = [&student, teacher].map(|net| macs(net, images));
-            let run = Distillation::new(student.clone(), Frozen::new(teacher.clone()), train, valid);
-            let run = methods::from_teacher(run, method, (&student, teacher), args, steps(args, images), device)?;
-            let run = run.multiply_adds(macs[0], macs[1]);
-            without_parts(common(run, args, images, method.name(), seed)?.run()?)
+            let (live, steps) = (Frozen::new(teacher.clone()), steps(args, images));
+            let trained = match cache {
+                Some(cache) => {
+                    let cached = CachedTeacher::new(live, cache.clone(), |out: &ResNetOutput| out.logits.clone())?;
+                    let run = Distillation::new(student.clone(), cached, train, valid);
+                    let run = methods::from_logits(run, method, (&student, teacher), args, steps, device)?;
+                    common(run, args, images, method.name(), seed)?.run()?
+                }
+                None => {
+                    let run = Distillation::new(student.clone(), live, train, valid);
+                    let run = methods::from_logits(run, method, (&student, teacher), args, steps, device)?;
+                    let run = features::features(run, method, steps)?
+                        .multiply_adds(macs(&student, images), macs(teacher, images));
+                    common(run, args, images, method.name(), seed)?.run()?
+                }
+            };
+            without_parts(trained)
         }
     })
 }
@@ -183,7 +202,7 @@ fn common<T, P>(
     seed: u64,
 ) -> Result<Distillation<ResNet, T, ImageBatch, P>>
 where
-    T: burn_distill::models::Teacher<ImageBatch> + 'static,
+    T: Teacher<ImageBatch> + 'static,
     T::Output: 'static,
     P: Module + 'static,
 {
@@ -193,7 +212,7 @@ where
     let rate = if warm_up > 0 { rate.with_warmup(warm_up)? } else { rate };
     let folder: PathBuf =
         args.out.join(format!("{}-seed{seed}", name.replace([' ', ','], "").replace('+', "-").to_lowercase()));
-    let config = serde_json::json!({
+    let mut config = serde_json::json!({
         "dataset": args.dataset,
         "images": images.train.fingerprint(),
         "augment": images.augment,
@@ -202,6 +221,9 @@ where
         "loader_seed": seed,
         "epochs": args.epochs(),
     });
+    if let Some(views) = args.views {
+        config["views"] = views.into();
+    }
     Ok(run
         .label(&format!("{name}, seed {seed}"))
         .folder(folder)

@@ -6,15 +6,15 @@ use burn_distill::losses::{
     CrossEntropyLoss, CrossEntropyLossConfig, DistLossConfig, DkdLossConfig, JsdLossConfig, KdLossConfig,
     ReverseKlLossConfig,
 };
-use burn_distill::models::{Frozen, NoTeacher};
+use burn_distill::models::{Frozen, NoTeacher, Teacher};
 use burn_distill::schedules::Schedule;
-use burn_distill::train::{Classification, Distillation, View};
+use burn_distill::train::{CachedOutput, Classification, Distillation, View};
 use burn_distill::vision::{ImageBatch, ResNet, ResNetOutput};
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::args::Args;
-use crate::features::{Parts, features};
+use crate::features::Parts;
 
 /// `hint` to `review` have a term on features and labels, `kd-hint` to `kd-review` the soft targets of `kd` as well.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -39,6 +39,11 @@ pub(crate) enum Method {
 }
 
 impl Method {
+    /// Whether a teacher's logits are all that it compares.
+    pub(crate) fn needs_logits_only(self) -> bool {
+        matches!(self, Self::Kd | Self::KdFalling | Self::ReverseKl | Self::Jsd | Self::Dkd | Self::Dist)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kd => "KD",
@@ -66,10 +71,27 @@ impl Method {
     }
 }
 
-pub(crate) type FromTeacher = Distillation<ResNet, Frozen<ResNet>, ImageBatch, Parts>;
+pub(crate) type FromTeacher<T = Frozen<ResNet>> = Distillation<ResNet, T, ImageBatch, Parts>;
 pub(crate) type FromLabels = Distillation<ResNet, NoTeacher, ImageBatch>;
 
-type Seen<'a, P> = View<'a, ResNetOutput, ResNetOutput, ImageBatch, P>;
+type Seen<'a, O> = View<'a, ResNetOutput, O, ImageBatch, Parts>;
+
+/// What every method compares or measures, whether the teacher is asked or read from a cache.
+pub(crate) trait Logits {
+    fn logits(&self) -> &Tensor<2>;
+}
+
+impl Logits for ResNetOutput {
+    fn logits(&self) -> &Tensor<2> {
+        &self.logits
+    }
+}
+
+impl Logits for CachedOutput {
+    fn logits(&self) -> &Tensor<2> {
+        &self.logits
+    }
+}
 
 /// Cross-entropy on the labels that there are, mixed ones included.
 pub(crate) fn hard(loss: &CrossEntropyLoss, student: &ResNetOutput, batch: &ImageBatch) -> Tensor<1> {
@@ -87,15 +109,20 @@ pub(crate) fn from_labels(run: FromLabels) -> Result<FromLabels> {
         .classification(|view| rows(view.student, None, view.batch)))
 }
 
-/// The student of a teacher: labels, and a term on logits, on features, or both.
-pub(crate) fn from_teacher(
-    run: Distillation<ResNet, Frozen<ResNet>, ImageBatch>,
+/// The student of a teacher: labels, and the term on logits where the method has one. What it has on features,
+/// [`features`](crate::features::features) adds.
+pub(crate) fn from_logits<T>(
+    run: Distillation<ResNet, T, ImageBatch>,
     method: Method,
     (student, teacher): (&ResNet, &ResNet),
     args: &Args,
     steps: usize,
     device: &Device,
-) -> Result<FromTeacher> {
+) -> Result<FromTeacher<T>>
+where
+    T: Teacher<ImageBatch> + 'static,
+    T::Output: Logits + 'static,
+{
     let soft_weight = args.soft_weight;
     ensure!((0.0..=1.0).contains(&soft_weight), "`--soft-weight` must be in [0, 1], got {soft_weight}");
     let last = if method == Method::KdFalling { 1.0 } else { args.temperature[1] };
@@ -106,14 +133,18 @@ pub(crate) fn from_teacher(
         .term("hard", if method.shares_with_labels() { 1.0 - soft_weight } else { 1.0 }, move |view| {
             hard(&cross_entropy, view.student, view.batch)
         })
-        .classification(|view| rows(view.student, Some(view.teacher), view.batch));
-    features(soft(run, method, soft_weight, steps)?, method, steps)
+        .classification(|view| rows(view.student, Some(view.teacher.logits()), view.batch));
+    soft(run, method, soft_weight, steps)
 }
 
 /// The term on logits, where the method has one. DKD and DIST have the weights that their authors use on CIFAR-100.
-fn soft(run: FromTeacher, method: Method, weight: f64, steps: usize) -> Result<FromTeacher> {
-    fn logits<P>(view: &Seen<'_, P>) -> (Tensor<2>, Tensor<2>) {
-        (view.student.logits.clone(), view.teacher.logits.clone())
+fn soft<T>(run: FromTeacher<T>, method: Method, weight: f64, steps: usize) -> Result<FromTeacher<T>>
+where
+    T: Teacher<ImageBatch> + 'static,
+    T::Output: Logits + 'static,
+{
+    fn logits<O: Logits>(view: &Seen<'_, O>) -> (Tensor<2>, Tensor<2>) {
+        (view.student.logits.clone(), view.teacher.logits().clone())
     }
     Ok(match method {
         Method::ReverseKl => {
@@ -158,10 +189,10 @@ fn soft(run: FromTeacher, method: Method, weight: f64, steps: usize) -> Result<F
 }
 
 /// What the metrics compare.
-pub(crate) fn rows(student: &ResNetOutput, teacher: Option<&ResNetOutput>, batch: &ImageBatch) -> Classification {
+pub(crate) fn rows(student: &ResNetOutput, teacher: Option<&Tensor<2>>, batch: &ImageBatch) -> Classification {
     Classification {
         student_logits: student.logits.clone(),
-        teacher_logits: teacher.map(|teacher| teacher.logits.clone()),
+        teacher_logits: teacher.cloned(),
         targets: Some(batch.targets.clone()),
         labelled: Some(batch.labelled.clone()),
     }

@@ -15,6 +15,8 @@
 //! | the factors of factor transfer | [`Paraphraser`], [`Translator`] |
 //! | one network for several tasks | [`MultiTaskStudent`] |
 //! | a run that resumes to the same numbers | [`SeededLoader`] |
+//! | a batch of your own that a cache of the teacher's answers knows | [`Keyed`] |
+//! | a teacher on a device of its own | [`OnDevice`] for batch and output |
 //!
 //! A model becomes a student by one method, generic over the batch it reads:
 //!
@@ -41,10 +43,12 @@ mod ensemble;
 mod error;
 mod fingerprint;
 mod frozen;
+mod keyed;
 mod loader;
 mod mean_teacher;
 mod multi_task;
 mod no_teacher;
+mod on_device;
 mod parameters;
 mod reused;
 mod seed;
@@ -60,10 +64,12 @@ pub use ensemble::{Ensemble, EnsembleMean, EnsembleOutput};
 pub use error::ModelError;
 pub use fingerprint::fingerprint;
 pub use frozen::Frozen;
+pub use keyed::{Keyed, ViewKey};
 pub use loader::{Seeded, SeededLoader, SeededLoaderConfig};
 pub use mean_teacher::MeanTeacher;
 pub use multi_task::{Branch, HeadOutput, LinearHead, LinearHeadConfig, MultiTaskOutput, MultiTaskStudent};
 pub use no_teacher::NoTeacher;
+pub use on_device::OnDevice;
 pub use parameters::{parameter_count, weight_bytes};
 pub use reused::{ReusedClassifier, ReusedOutput};
 pub use seed::{mix_seed, rng_from_seed};

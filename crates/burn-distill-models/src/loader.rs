@@ -18,7 +18,8 @@ pub struct Seeded<I> {
     pub item: I,
     /// Its index in the dataset.
     pub index: usize,
-    /// The seed of its view: a pure function of the loader's seed, the epoch and the index. Whatever is random about
+    /// The seed of its view: a pure function of the loader's seed, the epoch (modulo
+    /// [`views`](SeededLoaderConfig::views)) and the index. Whatever is random about
     /// the item (crop, flip, ...) is drawn from it and from nothing else.
     pub seed: u64,
 }
@@ -37,6 +38,10 @@ pub struct SeededLoaderConfig {
     /// Whether a last batch that is not full is left out.
     #[config(default = false)]
     pub drop_last: bool,
+    /// After how many epochs the views repeat; at least 1. `None`: every epoch has views of its own. With `Some(n)`,
+    /// epoch `e` shows each sample as epoch `e % n` did, so that a cache of the teacher's answers is complete after `n`
+    /// epochs; the order stays each epoch's own.
+    pub views: Option<usize>,
     /// How many batches are prepared in advance on a thread of their own; 0 prepares each when it is asked for.
     #[config(default = 2)]
     pub prefetch: usize,
@@ -123,7 +128,7 @@ impl<I: Send + Sync + 'static, B: Send + 'static> SeededLoader<I, B> {
     /// A loader over the whole dataset, on the default device until a trainer moves it.
     ///
     /// # Errors
-    /// When `batch_size` is 0.
+    /// When `batch_size` or `views` is 0.
     pub fn new(
         dataset: Arc<dyn Dataset<I>>,
         batcher: impl Batcher<Seeded<I>, B> + 'static,
@@ -131,6 +136,9 @@ impl<I: Send + Sync + 'static, B: Send + 'static> SeededLoader<I, B> {
     ) -> Result<Self, ModelError> {
         if config.batch_size == 0 {
             return Err(ModelError::out_of_range("batch_size", "at least 1", 0));
+        }
+        if config.views == Some(0) {
+            return Err(ModelError::out_of_range("views", "at least 1", 0));
         }
         let range = 0..dataset.len();
         let device = Device::default();
@@ -177,7 +185,7 @@ impl<I: Send + Sync + 'static, B: Send + 'static> DataLoader<B> for SeededLoader
             batcher: self.batcher.clone(),
             device: self.device.clone(),
             batch_size: self.config.batch_size,
-            seed: mix_seed(&[self.config.seed, epoch]),
+            seed: mix_seed(&[self.config.seed, self.config.views.map_or(epoch, |views| epoch % views as u64)]),
             next: 0,
             order,
         };
@@ -355,6 +363,23 @@ mod tests {
     }
 
     #[test]
+    fn views_repeat_with_their_period_in_an_order_that_does_not() {
+        let loader = loader(8, SeededLoaderConfig::new(3).with_shuffle(true).with_views(Some(2)));
+        let epochs: Vec<_> = (0..4).map(|_| epoch(&loader).concat()).collect();
+        let by_index = |epoch: &Vec<Seeded<usize>>| {
+            let mut items = epoch.clone();
+            items.sort_by_key(|seeded| seeded.index);
+            items
+        };
+        for (e, first) in epochs.iter().enumerate() {
+            for (later, second) in epochs.iter().enumerate().skip(e + 1) {
+                assert_eq!(by_index(first) == by_index(second), (later - e) % 2 == 0, "epochs {e} and {later}");
+                assert_ne!(first, second, "epochs {e} and {later}");
+            }
+        }
+    }
+
+    #[test]
     fn a_slice_and_a_moved_loader_continue_at_the_same_epoch() {
         let whole = loader(10, SeededLoaderConfig::new(2));
         let _ = whole.iter();
@@ -458,9 +483,12 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_size_of_zero_is_refused() {
+    fn zero_items_per_batch_or_views_are_refused() {
         let data = Arc::new(InMemDataset::new(vec![0_usize]));
         let error = SeededLoader::new(data, Keep, SeededLoaderConfig::new(0)).err().unwrap();
         assert_eq!(error.to_string(), "`batch_size` must be at least 1, got 0");
+        let data = Arc::new(InMemDataset::new(vec![0_usize]));
+        let error = SeededLoader::new(data, Keep, SeededLoaderConfig::new(1).with_views(Some(0))).err().unwrap();
+        assert_eq!(error.to_string(), "`views` must be at least 1, got 0");
     }
 }

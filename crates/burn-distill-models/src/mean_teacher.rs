@@ -100,6 +100,10 @@ impl<Batch, M: Student<Batch>> Teacher<Batch> for MeanTeacher<M> {
         format!("mean teacher, decay {}", self.decay)
     }
 
+    fn learns(&self) -> bool {
+        true
+    }
+
     fn after_step<S: Module>(self, student: &S, step: usize) -> Self {
         let step = step as f64;
         let mut collected = Collect::default();

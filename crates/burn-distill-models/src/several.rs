@@ -45,6 +45,10 @@ where
         self.iter().map(T::weight_bytes).sum()
     }
 
+    fn learns(&self) -> bool {
+        self.iter().any(T::learns)
+    }
+
     fn after_step<S: Module>(self, student: &S, step: usize) -> Self {
         self.map(|member| member.after_step(student, step))
     }
@@ -67,6 +71,10 @@ impl<Batch, T: Teacher<Batch>> Teacher<Batch> for Vec<T> {
 
     fn weight_bytes(&self) -> u64 {
         self.iter().map(T::weight_bytes).sum()
+    }
+
+    fn learns(&self) -> bool {
+        self.iter().any(T::learns)
     }
 
     fn after_step<S: Module>(self, student: &S, step: usize) -> Self {
@@ -101,6 +109,10 @@ macro_rules! tuple {
 
             fn weight_bytes(&self) -> u64 {
                 0 $(+ self.$index.weight_bytes())+
+            }
+
+            fn learns(&self) -> bool {
+                false $(|| self.$index.learns())+
             }
 
             fn after_step<Trained: Module>(self, student: &Trained, step: usize) -> Self {
@@ -193,6 +205,18 @@ mod tests {
         assert_ne!(pair.0, identity(&(b.clone(), a.clone())).0);
         assert_ne!(pair.0, identity(&(a.clone(), a.clone())).0);
         assert_ne!(identity(&(a.clone(), a.clone(), b.clone())).0, identity(&(a.clone(), b.clone(), b)).0);
+    }
+
+    #[test]
+    fn a_panel_learns_if_a_member_does() {
+        fn learns<T: Teacher<Tensor<2>>>(teacher: T) -> bool {
+            teacher.learns()
+        }
+        let (frozen, mean) = (Frozen::new(net(2)), MeanTeacher::new(&net(2), 0.9).unwrap());
+        assert!(!learns(frozen.clone()) && learns(mean.clone()));
+        assert!(!learns((frozen.clone(), NoTeacher::new())) && learns((frozen.clone(), mean.clone())));
+        assert!(!learns(vec![frozen.clone(), frozen.clone()]) && learns(vec![mean.clone()]));
+        assert!(!learns([frozen.clone(), frozen]) && learns([mean.clone(), mean]));
     }
 
     #[test]

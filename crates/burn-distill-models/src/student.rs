@@ -62,6 +62,13 @@ pub trait Teacher<Batch>: Module {
         crate::weight_bytes(self)
     }
 
+    /// Whether [`after_step`](Self::after_step) changes the teacher, so that its answer to a batch depends on the step.
+    /// Such a teacher can be neither cached nor asked ahead of time. The default says no: a teacher that overrides
+    /// `after_step` overrides this too.
+    fn learns(&self) -> bool {
+        false
+    }
+
     /// Called after the optimiser's `step`-th step (counted from 0) with the updated student. The default does
     /// nothing.
     fn after_step<S: Module>(self, student: &S, step: usize) -> Self {

@@ -3,13 +3,14 @@ use std::sync::Arc;
 
 use burn::data::dataloader::DataLoader;
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use burn::train::ExecutionStrategy;
-use burn_distill_models::{Student, Teacher};
+use burn_distill_models::{OnDevice, Student, Teacher};
 use burn_distill_schedules::Schedule;
 
 use crate::history::Monitor;
 use crate::objective::{Classification, NoParts, Objective, View};
+use crate::prefetch::Prefetch;
 use crate::progress::Progress;
 use crate::report::MetricsRow;
 use crate::run::Prepared;
@@ -43,6 +44,7 @@ pub struct Distillation<S: Student<B>, T: Teacher<B>, B, P = NoParts> {
     pub(crate) train: Arc<dyn DataLoader<B>>,
     pub(crate) valid: Arc<dyn DataLoader<B>>,
     pub(crate) settings: Settings<S>,
+    pub(crate) prefetch: Option<Prefetch<T, B>>,
 }
 
 pub(crate) struct Settings<S> {
@@ -116,8 +118,8 @@ where
     /// Gives the objective learned parts, such as connectors. Comes before the terms, which see them.
     pub fn parts<P: Module>(self, parts: P) -> Distillation<S, T, B, P> {
         let objective = Objective::with_parts(parts);
-        let Self { student, teacher, train, valid, settings, .. } = self;
-        Distillation { student, teacher, objective, train, valid, settings }
+        let Self { student, teacher, train, valid, settings, prefetch, .. } = self;
+        Distillation { student, teacher, objective, train, valid, settings, prefetch }
     }
 }
 
@@ -159,7 +161,7 @@ where
             export: None,
             multiply_adds: None,
         };
-        Self { student, teacher, objective, train, valid, settings }
+        Self { student, teacher, objective, train, valid, settings, prefetch: None }
     }
 
     /// Adds a term to the objective: a name for the metrics, a weight, and a closure from a [`View`] to a loss of
@@ -309,6 +311,31 @@ where
     /// Trains on several devices, or on another one than the student's: any of burn-train's strategies.
     pub fn devices(mut self, strategy: ExecutionStrategy) -> Self {
         self.settings.strategy = Some(strategy);
+        self
+    }
+
+    /// Asks the teacher about the next batch on a thread of its own while the student learns from this one: in training
+    /// and in validation, on every device. The numbers are those without it, and a run can be resumed with or without.
+    ///
+    /// It holds one more batch and one more answer in memory. It is for a teacher that stays as it is and draws nothing
+    /// at random; one that [learns](Teacher::learns) is refused when the run starts. A panic of the teacher, or of a
+    /// loader, ends the run with [`TrainError::Training`].
+    pub fn prefetch_teacher(mut self) -> Self
+    where
+        T::Output: Send,
+    {
+        self.prefetch = Some(Prefetch::beside());
+        self
+    }
+
+    /// As [`prefetch_teacher`](Self::prefetch_teacher), with the teacher on a device of its own, to which batches are
+    /// copied and from which answers are. The numbers are those of the teacher on that device.
+    pub fn prefetch_teacher_on(mut self, device: Device) -> Self
+    where
+        B: OnDevice,
+        T::Output: OnDevice + Send,
+    {
+        self.prefetch = Some(Prefetch::on(device));
         self
     }
 

@@ -98,10 +98,11 @@ where
         (self.student, self.objective.into_parts(), self.teacher)
     }
 
-    fn evaluate(&self, batch: &B) -> (Evaluated, f64) {
+    /// Of a batch, and the teacher's answer to it if it was asked ahead.
+    fn evaluate(&self, batch: &B, answer: Option<T::Output>) -> (Evaluated, f64) {
         let step = self.run.step();
         let temperature = self.objective.temperature_at(step, &self.run.gap());
-        let teacher = self.teacher.forward(batch);
+        let teacher = answer.unwrap_or_else(|| self.teacher.forward(batch));
         let student = self.student.forward(batch);
         let outputs = Outputs { student: &student, teacher: &teacher, batch, temperature };
         let state = self.run.grad_norm_state().clone();
@@ -213,6 +214,48 @@ where
         Some(mean * clip)
     }
 
+    pub(crate) fn train_step(&self, batch: B, answer: Option<T::Output>) -> TrainOutput<DistillOutput> {
+        let micro_batch = self.run.start_micro_batch() as u64;
+        if let Some(device) = self.student.devices().first() {
+            // Dropout is a pure function of the step, so that a resumed run draws the same masks.
+            device.seed(mix_seed(&[self.run.seed, self.run.step() as u64, micro_batch]));
+        }
+        let skips = self.run.non_finite == NonFinite::Skip;
+        let before = skips.then(|| Buffers::of(self));
+        let (evaluated, temperature) = self.evaluate(&batch, answer);
+        let mut fault = self.first_fault(&evaluated);
+        let (mut grads, mut pulls) = (GradientsParams::new(), Vec::new());
+        if fault.is_none() {
+            (grads, pulls) = self.gradients(&evaluated);
+            // Here, and not only before the optimiser's step, as the batch-norm statistics of this batch must go too.
+            let norm = if skips { gradients::global_norm(self, [&grads]) } else { 0.0 };
+            fault = (!norm.is_finite()).then(|| ("gradient".into(), norm));
+        }
+        if let Some((term, value)) = fault {
+            self.run.not_finite(&term, value);
+            self.run.drop_micro_batch();
+            if let Some(before) = before {
+                before.restore(self);
+            }
+            return TrainOutput { grads: GradientsParams::new(), item: DistillOutput::skipped() };
+        }
+        self.observe_gap(&evaluated);
+        if !pulls.is_empty() {
+            self.run.grad_norm_state().observe(&pulls);
+        }
+        TrainOutput { grads, item: self.output(evaluated, temperature) }
+    }
+
+    pub(crate) fn inference_step(&self, batch: B, answer: Option<T::Output>) -> DistillOutput {
+        let (evaluated, temperature) = self.evaluate(&batch, answer);
+        if self.run.non_finite == NonFinite::Stop
+            && let Some((term, value)) = self.first_fault(&evaluated)
+        {
+            self.run.not_finite(&term, value);
+        }
+        self.output(evaluated, temperature)
+    }
+
     fn after_optimizer(self) -> Self {
         if let Some((alpha, learning_rate)) = self.objective.grad_norm() {
             self.run.grad_norm_state().step(alpha, learning_rate);
@@ -243,35 +286,7 @@ where
     type Output = DistillOutput;
 
     fn step(&self, batch: B) -> TrainOutput<DistillOutput> {
-        let micro_batch = self.run.start_micro_batch() as u64;
-        if let Some(device) = self.student.devices().first() {
-            // Dropout is a pure function of the step, so that a resumed run draws the same masks.
-            device.seed(mix_seed(&[self.run.seed, self.run.step() as u64, micro_batch]));
-        }
-        let skips = self.run.non_finite == NonFinite::Skip;
-        let before = skips.then(|| Buffers::of(self));
-        let (evaluated, temperature) = self.evaluate(&batch);
-        let mut fault = self.first_fault(&evaluated);
-        let (mut grads, mut pulls) = (GradientsParams::new(), Vec::new());
-        if fault.is_none() {
-            (grads, pulls) = self.gradients(&evaluated);
-            // Here, and not only before the optimiser's step, as the batch-norm statistics of this batch must go too.
-            let norm = if skips { gradients::global_norm(self, [&grads]) } else { 0.0 };
-            fault = (!norm.is_finite()).then(|| ("gradient".into(), norm));
-        }
-        if let Some((term, value)) = fault {
-            self.run.not_finite(&term, value);
-            self.run.drop_micro_batch();
-            if let Some(before) = before {
-                before.restore(self);
-            }
-            return TrainOutput { grads: GradientsParams::new(), item: DistillOutput::skipped() };
-        }
-        self.observe_gap(&evaluated);
-        if !pulls.is_empty() {
-            self.run.grad_norm_state().observe(&pulls);
-        }
-        TrainOutput { grads, item: self.output(evaluated, temperature) }
+        self.train_step(batch, None)
     }
 
     fn optimize(self, optimizer: &mut ModuleOptimizer, rate: ModuleLearningRate, grads: GradientsParams) -> Self {
@@ -309,13 +324,7 @@ where
     type Output = DistillOutput;
 
     fn step(&self, batch: B) -> DistillOutput {
-        let (evaluated, temperature) = self.evaluate(&batch);
-        if self.run.non_finite == NonFinite::Stop
-            && let Some((term, value)) = self.first_fault(&evaluated)
-        {
-            self.run.not_finite(&term, value);
-        }
-        self.output(evaluated, temperature)
+        self.inference_step(batch, None)
     }
 }
 

@@ -118,6 +118,7 @@ mod metric;
 mod objective;
 mod optimizer;
 mod output;
+mod prefetch;
 mod progress;
 mod report;
 mod run;
@@ -125,6 +126,8 @@ mod scheduler;
 mod state;
 mod summary;
 mod task;
+mod taught;
+mod teacher_cache;
 mod temperature;
 
 pub use balance::Balance;
@@ -142,4 +145,7 @@ pub use report::{MetricsRow, Report, ReportError, Table, read_metrics};
 pub use scheduler::LearningRate;
 pub use state::NonFinite;
 pub use task::Task;
+pub use teacher_cache::{
+    CacheCounts, CacheIdentity, CachedOutput, CachedTeacher, OfflineTeacher, TeacherCache, TeacherCacheError,
+};
 pub use temperature::Temperature;

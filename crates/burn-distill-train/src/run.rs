@@ -18,9 +18,11 @@ use crate::from_epoch::FromEpoch;
 use crate::history::{History, JsonLinesLogger, Monitor};
 use crate::metric::NamedMetric;
 use crate::objective::Objective;
+use crate::prefetch::{Ahead, Prefetch};
 use crate::scheduler::RunScheduler;
 use crate::state::RunState;
 use crate::summary::Summary;
+use crate::taught::{Taught, TaughtDistiller, Unasked};
 use crate::{Distiller, TrainError};
 
 /// A run whose settings are checked and whose folder is in order.
@@ -34,6 +36,7 @@ pub(crate) struct Prepared<S: Student<B>, T: Teacher<B>, B, P> {
     start_epoch: usize,
     identity: RunIdentity,
     settings: Settings<S>,
+    prefetch: Option<Prefetch<T, B>>,
 }
 
 impl<S, T, B, P> Prepared<S, T, B, P>
@@ -46,8 +49,12 @@ where
     T::Output: 'static,
 {
     pub(crate) fn new(distillation: Distillation<S, T, B, P>) -> Result<Self, TrainError> {
-        let Distillation { student, teacher, objective, train, valid, settings } = distillation;
+        let Distillation { student, teacher, objective, train, valid, settings, prefetch } = distillation;
         check(&settings, &objective)?;
+        if prefetch.is_some() && teacher.learns() {
+            let allowed = "used with a teacher that stays as it is";
+            return Err(TrainError::setting("prefetch_teacher", allowed, format!("a {}", teacher.fingerprint())));
+        }
         for (field, loader) in [("train", &train), ("valid", &valid)] {
             if loader.num_items() == 0 {
                 return Err(TrainError::setting(field, "a loader with at least one item", "none"));
@@ -95,7 +102,7 @@ where
         let config = json!({ "config": identity.config, "teacher": identity.teacher, "epochs": settings.epochs });
         let path = folder.join(folder::CONFIG);
         write_atomically(&path, format!("{config:#}").as_bytes()).map_err(TrainError::io(&path))?;
-        Ok(Self { distiller, train, valid, run, store, history, start_epoch, identity, settings })
+        Ok(Self { distiller, train, valid, run, store, history, start_epoch, identity, settings, prefetch })
     }
 
     fn monitor(&self) -> Option<&Monitor> {
@@ -123,11 +130,19 @@ where
             patience: settings.patience,
         };
         let [model, optim, schedules] = PartCheckpointer::all(&self.store);
-        let from_epoch =
-            |loader: &Arc<dyn DataLoader<B>>| Arc::new(FromEpoch { loader: loader.clone(), epoch: self.start_epoch });
+        let learned = self.distiller.clone().train();
+        let taught = |loader: &Arc<dyn DataLoader<B>>, distiller: &Distiller<S, T, B, P>| {
+            let loader = Arc::new(FromEpoch { loader: loader.clone(), epoch: self.start_epoch });
+            let taught: Arc<dyn DataLoader<Taught<B>>> = match &self.prefetch {
+                Some(prefetch) => Arc::new(Ahead::new(loader, distiller.teacher().clone(), prefetch.clone())),
+                None => Arc::new(Unasked(loader)),
+            };
+            taught
+        };
+        let (train, valid) = (taught(&self.train, &learned), taught(&self.valid, &learned.valid()));
         let metrics_path = settings.folder.join(folder::METRICS);
         let logger = JsonLinesLogger::new(&metrics_path, self.history.clone(), self.run.clone());
-        let mut training = SupervisedTraining::new(&settings.folder, from_epoch(&self.train), from_epoch(&self.valid))
+        let mut training = SupervisedTraining::new(&settings.folder, train, valid)
             .num_epochs(settings.epochs)
             .with_interrupter(self.run.interrupter.0.clone())
             .with_application_logger(None)
@@ -154,7 +169,7 @@ where
             training = training.renderer(renderer);
         }
         let scheduler = RunScheduler::new(settings.learning_rate.clone(), self.run.clone());
-        let learner = Learner::new(self.distiller.clone().train(), settings.optimizer.init()?, scheduler);
+        let learner = Learner::new(TaughtDistiller(learned), settings.optimizer.init()?, scheduler);
         let result = training.launch(learner);
         if let Some(fault) = self.run.fault() {
             let checkpoint = self.store.epochs()?.pop().map(|epoch| self.store.manifest_path(epoch));

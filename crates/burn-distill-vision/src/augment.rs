@@ -134,6 +134,12 @@ impl Augment {
         self.shape
     }
 
+    /// Whether a view depends on its seed, or on the samples around it.
+    pub fn is_random(&self) -> bool {
+        let cutout = self.cutout_size > 0 && self.cutout_probability > 0.0;
+        self.crop_padding > 0 || self.flip_probability > 0.0 || cutout || self.mix.is_on()
+    }
+
     /// The view of `item` under `seed`, row-major `[channels, height, width]`, not mixed with other samples.
     ///
     /// # Panics

@@ -2,7 +2,7 @@
 
 use burn::data::dataloader::batcher::Batcher;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
-use burn_distill_models::{Seeded, mix_seed};
+use burn_distill_models::{Keyed, OnDevice, Seeded, ViewKey, mix_seed};
 
 use crate::augment::Augment;
 use crate::dataset::ImageItem;
@@ -22,17 +22,19 @@ pub struct ImageBatch {
     pub labelled: Tensor<1, Bool>,
     /// With mixup or cutmix: the share of every class, `[batch, classes]`. Rows sum to 1, those without label to 0.
     pub target_probs: Option<Tensor<2>>,
+    /// The [`ImageDataset::id`](crate::ImageDataset::id) of every sample's dataset.
+    pub datasets: Vec<u64>,
     /// The position of every sample in its dataset.
     pub indices: Vec<usize>,
-    /// With the index, what identifies the image of every row: equal pairs are equal images (under the same
-    /// [`AugmentConfig`](crate::AugmentConfig)). Without mixing it is the sample's seed; with mixing it also depends
-    /// on the other samples, as the image does.
+    /// With dataset and index, what identifies the image of every row: equal triples are equal images (under the same
+    /// [`AugmentConfig`](crate::AugmentConfig)). It is 0 where nothing is random, the sample's seed without mixing,
+    /// and with mixing it also depends on the other samples, as the image does.
     pub seeds: Vec<u64>,
     num_labelled: usize,
 }
 
 impl ImageBatch {
-    /// A batch of given images, with indices from 0 and seeds 0.
+    /// A batch of given images, with indices from 0, and dataset and seeds 0.
     ///
     /// `images` is `[batch, channels, height, width]`; `labels` has one entry per image, `None` where it is unknown.
     /// All other tensors are placed on the device of `images`.
@@ -50,6 +52,7 @@ impl ImageBatch {
             targets: Tensor::from_data(TensorData::new(targets, [size]), &device),
             labelled: Tensor::from_data(TensorData::new(labelled, [size]), &device),
             target_probs: None,
+            datasets: vec![0; size],
             indices: (0..size).collect(),
             seeds: vec![0; size],
             num_labelled: labels.iter().flatten().count(),
@@ -74,6 +77,29 @@ impl ImageBatch {
     /// Whether any sample has a label.
     pub fn has_labels(&self) -> bool {
         self.num_labelled > 0
+    }
+}
+
+impl Keyed for ImageBatch {
+    fn keys(&self) -> Vec<ViewKey> {
+        let rows = self.datasets.iter().zip(&self.indices).zip(&self.seeds);
+        rows.map(|((&dataset, &index), &view)| ViewKey { dataset, sample: index as u64, view }).collect()
+    }
+
+    fn device(&self) -> Device {
+        self.images.device()
+    }
+}
+
+impl OnDevice for ImageBatch {
+    fn on_device(&self, device: &Device) -> Self {
+        Self {
+            images: self.images.on_device(device),
+            targets: self.targets.on_device(device),
+            labelled: self.labelled.on_device(device),
+            target_probs: self.target_probs.on_device(device),
+            ..self.clone()
+        }
     }
 }
 
@@ -163,16 +189,18 @@ impl Batcher<Seeded<ImageItem>, ImageBatch> for ImageBatcher {
 
         let images = TensorData::new(views, [items.len(), channels, height, width]);
         let images = Tensor::from_data(images, device);
+        let datasets = items.iter().map(|seeded| seeded.item.dataset()).collect();
         let indices = items.iter().map(|seeded| seeded.index).collect();
         match mixed {
             None => {
                 let labels: Vec<_> = items.iter().map(|seeded| seeded.item.label()).collect();
-                let seeds = items.iter().map(|seeded| seeded.seed).collect();
-                ImageBatch { indices, seeds, ..ImageBatch::new(images, &labels) }
+                let random = self.augment.is_random();
+                let seeds = items.iter().map(|seeded| if random { seeded.seed } else { 0 }).collect();
+                ImageBatch { datasets, indices, seeds, ..ImageBatch::new(images, &labels) }
             }
             Some(MixedRows { labels, probs, seeds }) => {
                 let probs = Tensor::from_data(TensorData::new(probs, [items.len(), self.num_classes]), device);
-                ImageBatch { indices, seeds, target_probs: Some(probs), ..ImageBatch::new(images, &labels) }
+                ImageBatch { datasets, indices, seeds, target_probs: Some(probs), ..ImageBatch::new(images, &labels) }
             }
         }
     }
@@ -222,9 +250,32 @@ mod tests {
         assert_eq!(ints(&batch.targets), [0, 1, 0, 1]);
         assert_eq!(batch.labelled.to_data().iter::<bool>().collect::<Vec<_>>(), [true, true, false, true]);
         assert_eq!((batch.len(), batch.num_labelled(), batch.has_labels()), (4, 3, true));
-        assert_eq!((batch.indices.as_slice(), batch.seeds[1]), (&[0, 1, 2, 3][..], mix_seed(&[1])));
+        assert_eq!((batch.indices.as_slice(), batch.seeds.as_slice()), (&[0, 1, 2, 3][..], &[0; 4][..]));
         assert!(batch.target_probs.is_none());
         assert!((floats(&batch.images)[17] - 17.0 / 255.0).abs() < 1e-7);
+    }
+
+    #[test]
+    fn a_seed_counts_only_where_something_is_random() {
+        let seeds = |config: &AugmentConfig| batcher(config).batch(items(3), &Device::flex()).seeds;
+        let own: Vec<_> = items(3).iter().map(|item| item.seed).collect();
+        assert_eq!(seeds(&config().with_cutout_size(2).with_cutout_probability(0.0)), [0; 3]);
+        for random in [config().with_crop_padding(1), config().with_flip_probability(0.5), config().with_cutout_size(2)]
+        {
+            assert_eq!(seeds(&random), own);
+        }
+    }
+
+    #[test]
+    fn keys_tell_two_data_sets_apart() {
+        let data = |first: u8| ImageDataset::new(vec![first; 16], [1, 4, 4], &[None], vec!["a".into(); 3]).unwrap();
+        let keys = |data: ImageDataset| {
+            let loader = SeededLoader::new(Arc::new(data), batcher(&config()), SeededLoaderConfig::new(1)).unwrap();
+            loader.with_device(Device::flex()).iter().next().unwrap().unwrap().keys()
+        };
+        assert_eq!(keys(data(1)), keys(data(1)));
+        assert_eq!(keys(data(1)), [ViewKey { dataset: data(1).id(), sample: 0, view: 0 }]);
+        assert_ne!(keys(data(1)), keys(data(2)));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Images in memory, with a label where there is one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::data::dataset::{Dataset, DatasetError};
 use sha2::{Digest, Sha256};
@@ -23,6 +23,7 @@ pub struct ImageItem {
     start: usize,
     shape: [usize; 3],
     label: Option<u32>,
+    dataset: u64,
 }
 
 impl ImageItem {
@@ -38,7 +39,7 @@ impl ImageItem {
         if source.len() != expected {
             return Err(VisionError::out_of_range("pixels.len()", format!("{{{expected}}}"), source.len()));
         }
-        Ok(Self { source, start: 0, shape, label })
+        Ok(Self { source, start: 0, shape, label, dataset: 0 })
     }
 
     /// The pixels in `0..=255`, row-major `[channels, height, width]`.
@@ -54,6 +55,11 @@ impl ImageItem {
     /// The class; `None` if it is not known.
     pub fn label(&self) -> Option<u32> {
         self.label
+    }
+
+    /// The [`ImageDataset::id`] of the data set it came from; 0 for an image of its own.
+    pub fn dataset(&self) -> u64 {
+        self.dataset
     }
 }
 
@@ -85,6 +91,8 @@ pub struct ImageDataset {
     shape: [usize; 3],
     pub(crate) samples: Arc<[Sample]>,
     class_names: Arc<[String]>,
+    /// Found when it is first asked for.
+    id: Arc<OnceLock<u64>>,
 }
 
 impl ImageDataset {
@@ -108,7 +116,7 @@ impl ImageDataset {
             return Err(VisionError::out_of_range("label", format!("[0, {classes})"), label));
         }
         let samples = labels.iter().enumerate().map(|(row, &label)| Sample { row, label }).collect();
-        Ok(Self { pixels: pixels.into(), shape, samples, class_names: class_names.into() })
+        Ok(Self { pixels: pixels.into(), shape, samples, class_names: class_names.into(), id: Arc::default() })
     }
 
     /// The number of images.
@@ -152,7 +160,8 @@ impl ImageDataset {
     /// If `index` is not below [`len`](Self::len).
     pub fn item(&self, index: usize) -> ImageItem {
         let Sample { row, label } = self.samples[index];
-        ImageItem { source: self.pixels.clone(), start: row * self.bytes(), shape: self.shape, label }
+        let (source, dataset) = (self.pixels.clone(), self.id());
+        ImageItem { source, start: row * self.bytes(), shape: self.shape, label, dataset }
     }
 
     /// The SHA-256, in hexadecimal, of the shape and of all pixels in order: what a teacher sees.
@@ -169,9 +178,18 @@ impl ImageDataset {
         })
     }
 
+    /// The first 64 bits of the [`fingerprint`](Self::fingerprint): which data set an image of a batch came from.
+    pub fn id(&self) -> u64 {
+        let id = || {
+            let text = self.fingerprint();
+            u64::from_str_radix(&text[..16], 16).expect("a fingerprint is 64 hexadecimal digits")
+        };
+        *self.id.get_or_init(id)
+    }
+
     /// The given samples of the same pixels.
     pub(crate) fn with_samples(&self, samples: impl Iterator<Item = Sample>) -> Self {
-        Self { samples: samples.collect(), ..self.clone() }
+        Self { samples: samples.collect(), id: Arc::default(), ..self.clone() }
     }
 
     /// Bytes per image.
@@ -249,5 +267,15 @@ mod tests {
         assert_ne!(base, one(vec![1, 2, 3, 4], [1, 2, 1], 2));
         assert_ne!(base, one(vec![1, 2, 3, 4], [1, 2, 2], 1));
         assert_eq!(base.len(), 64);
+    }
+
+    #[test]
+    fn an_image_knows_its_data_set() {
+        let dataset = numbered(&[Some(0), None, Some(0)], 1);
+        let part = dataset.take(2);
+        assert_eq!(format!("{:016x}", dataset.id()), dataset.fingerprint()[..16]);
+        assert_eq!((dataset.item(1).dataset(), part.item(1).dataset()), (dataset.id(), part.id()));
+        assert_ne!(dataset.id(), part.id());
+        assert_eq!(ImageItem::new(vec![0], [1, 1, 1], None).unwrap().dataset(), 0);
     }
 }

@@ -37,6 +37,10 @@ impl Mix {
         Ok(Self { mixup: beta("mixup_alpha", mixup_alpha)?, cutmix: beta("cutmix_alpha", cutmix_alpha)? })
     }
 
+    pub(crate) fn is_on(&self) -> bool {
+        self.mixup.is_some() || self.cutmix.is_some()
+    }
+
     /// Mixes `views` (`[rows, channels, height, width]`, `shape` is the last three) in place; `None` if mixing is off.
     ///
     /// Labelled rows are mixed with labelled rows, unlabelled with unlabelled ones, so that mixing neither loses a

@@ -20,6 +20,7 @@ chapters! {
     OwnModel: "own-model.md",
     BeyondOneTeacher: "beyond-one-teacher.md",
     MultiTask: "multi-task.md",
+    TeacherCache: "teacher-cache.md",
     Resuming: "resuming.md",
     Data: "data.md",
     Backends: "backends.md",

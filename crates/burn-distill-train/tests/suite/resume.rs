@@ -8,7 +8,9 @@ use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
 use burn_distill_losses::{CrdLossConfig, CrdNegatives, HintLossConfig};
-use burn_distill_models::{Frozen, LinearConnectorConfig, MeanTeacher, Seeded, SeededLoaderConfig, Student, Teacher};
+use burn_distill_models::{
+    Frozen, LinearConnector, LinearConnectorConfig, MeanTeacher, Seeded, SeededLoaderConfig, Student, Teacher,
+};
 use burn_distill_schedules::{GapTemperature, ReduceOnPlateau, Schedule};
 use burn_distill_train::{Balance, Distillation, LearningRate, Monitor, OptimizerConfig, Progress, WeightDecay};
 use rand::RngExt;
@@ -37,12 +39,18 @@ fn train(variant: &str, folder: &Path, epochs: usize) {
         "frozen" => {
             let config = SeededLoaderConfig::new(6).with_shuffle(true).with_seed(3);
             let teacher = Frozen::new(Mlp::new(12, true, 0.0, 2, &device()));
-            distil(student, teacher, 12, loader_with(samples, 0.1, config), folder, epochs);
+            distil(student, teacher, 12, loader_with(samples, 0.1, config), folder, epochs).run().unwrap();
+        }
+        "ahead" => {
+            let config = SeededLoaderConfig::new(6).with_shuffle(true).with_seed(3);
+            let teacher = Frozen::new(Mlp::new(12, true, 0.0, 2, &device()));
+            let run = distil(student, teacher, 12, loader_with(samples, 0.1, config), folder, epochs);
+            run.prefetch_teacher().run().unwrap();
         }
         "mean_teacher" => {
             let config = SeededLoaderConfig::new(6).with_shuffle(true).with_seed(3).with_prefetch(0);
             let teacher = MeanTeacher::new(&student, 0.9).unwrap();
-            distil(student, teacher, 8, loader_with(samples, 0.1, config), folder, epochs);
+            distil(student, teacher, 8, loader_with(samples, 0.1, config), folder, epochs).run().unwrap();
         }
         "memory" => {
             let targets: Vec<usize> = samples.iter().map(|sample| sample.target.unwrap()).collect();
@@ -74,7 +82,7 @@ fn train(variant: &str, folder: &Path, epochs: usize) {
         "burn_loader" => {
             let teacher = Frozen::new(Mlp::new(12, true, 0.0, 2, &device()));
             let train = DataLoaderBuilder::new(FromSamples).batch_size(6).shuffle(7).build(InMemDataset::new(samples));
-            distil(student, teacher, 12, train, folder, epochs);
+            distil(student, teacher, 12, train, folder, epochs).run().unwrap();
         }
         "uncertainty" => distil_tasks(Balance::Uncertainty, folder, epochs),
         "grad_norm" => distil_tasks(Balance::grad_norm(1.5), folder, epochs),
@@ -99,7 +107,14 @@ impl Batcher<Sample, Batch> for FromSamples {
 
 /// Everything that moves: momentum, gap temperature, plateau, warm-up of a weight, learned part, accumulation,
 /// clipping.
-fn distil<T>(student: Mlp, teacher: T, width: usize, train: Loader, folder: &Path, epochs: usize)
+fn distil<T>(
+    student: Mlp,
+    teacher: T,
+    width: usize,
+    train: Loader,
+    folder: &Path,
+    epochs: usize,
+) -> Distillation<Mlp, T, Batch, LinearConnector>
 where
     T: Teacher<Batch, Output = <Mlp as Student<Batch>>::Output> + 'static,
 {
@@ -125,8 +140,6 @@ where
         .epochs(epochs)
         .folder(folder)
         .progress(Progress::Silent)
-        .run()
-        .unwrap();
 }
 
 /// Two tasks, one of which has few rows and in some batches none.
@@ -222,6 +235,22 @@ fn files(folder: &Path) -> Vec<String> {
 #[test]
 fn killed_under_a_frozen_teacher() {
     assert_killed_run_equals_whole("frozen");
+}
+
+#[test]
+fn killed_while_the_teacher_is_asked_ahead() {
+    assert_killed_run_equals_whole("ahead");
+}
+
+#[test]
+fn a_teacher_that_is_asked_ahead_changes_no_number_and_no_mask_of_dropout() {
+    let [turn, ahead] = ["frozen", "ahead"].map(|variant| {
+        let folder = tempfile::tempdir().unwrap();
+        finish(variant, folder.path(), "6");
+        folder
+    });
+    assert_eq!(timeless(ahead.path()), timeless(turn.path()));
+    assert_eq!(student_of(ahead.path()), student_of(turn.path()));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What a forward pass shows.
 
 use burn::nn::BatchNorm;
-use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use burn_distill_models::OnDevice;
 
 use super::block::batch_norm;
 
@@ -44,6 +45,30 @@ pub struct Stage {
     pub activation: Tensor<4>,
     /// What the stage's last block returns: `activation`, or in wide ResNets the residual sum ahead of batch norm.
     pub output: Tensor<4>,
+}
+
+impl OnDevice for ResNetOutput {
+    fn on_device(&self, device: &Device) -> Self {
+        Self {
+            logits: self.logits.on_device(device),
+            pooled: self.pooled.on_device(device),
+            stem: self.stem.on_device(device),
+            stage1: self.stage1.on_device(device),
+            stage2: self.stage2.on_device(device),
+            stage3: self.stage3.on_device(device),
+            stage4: self.stage4.on_device(device),
+        }
+    }
+}
+
+impl OnDevice for Stage {
+    fn on_device(&self, device: &Device) -> Self {
+        Self {
+            pre_activation: self.pre_activation.on_device(device),
+            activation: self.activation.on_device(device),
+            output: self.output.on_device(device),
+        }
+    }
 }
 
 impl Stage {
