@@ -1,14 +1,13 @@
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arrow_schema::Schema;
 use burn_distill_models::ViewKey;
 
 use super::error::{Result, TeacherCacheError, io};
+use super::folder::{adopt, begin, parts, torn};
 use super::identity::CacheIdentity;
 use super::part::{End, Part, Row};
 use super::writer::{OPEN, WHOLE, Writer};
@@ -16,8 +15,9 @@ use super::writer::{OPEN, WHOLE, Writer};
 /// A teacher's logits on disk, found by sample and view.
 ///
 /// A cache is a folder of parts, each an Arrow IPC file (`part-*.arrow`) with the columns `dataset`, `sample`, `view`,
-/// `crc32` and `logits` (f32, one per class, not divided by a temperature). In memory are the keys alone, about 50 bytes
-/// a row; logits are read from the file when they are asked for, and compared with their checksum.
+/// `crc32` and `logits` (f32, one per class, not divided by a temperature). In memory are the keys and
+/// places alone, 40 bytes a row beside the gaps of a hash table; logits are read from the file when they are asked for,
+/// and compared with their checksum.
 ///
 /// A process that writes has a part of its own (`part-*.open`, locked), to which each [`append`](Self::append) adds one
 /// record batch; [`finish`](Self::finish), or the end of the cache's life, gives it a footer and the name of a whole
@@ -66,10 +66,18 @@ pub struct CacheCounts {
     pub asked: u64,
 }
 
+/// Which part holds a row, and what else is known of it beside its key.
+#[derive(Clone, Copy)]
+struct Place {
+    part: u32,
+    crc: u32,
+    offset: u64,
+}
+
 #[derive(Default)]
 struct State {
     parts: Vec<Part>,
-    index: HashMap<ViewKey, (u32, Row)>,
+    index: HashMap<ViewKey, Place>,
     /// The part of this process, and its place among `parts`.
     writer: Option<(Writer, u32)>,
 }
@@ -85,8 +93,8 @@ impl State {
     fn index(&mut self, part: u32, classes: usize) -> Result<usize> {
         let before = self.index.len();
         while let Some(rows) = self.parts[part as usize].next_rows(classes)? {
-            for row in rows {
-                self.index.entry(row.key).or_insert((part, row));
+            for Row { key, crc, offset } in rows {
+                self.index.entry(key).or_insert(Place { part, crc, offset });
             }
         }
         Ok(self.index.len() - before)
@@ -172,7 +180,8 @@ impl TeacherCache {
     /// A failure of the disk.
     pub fn get(&self, key: &ViewKey) -> Result<Option<Vec<f32>>> {
         let mut state = self.state();
-        let Some((part, row)) = state.index.get(key).copied() else { return Ok(None) };
+        let Some(Place { part, crc, offset }) = state.index.get(key).copied() else { return Ok(None) };
+        let row = Row { key: *key, crc, offset };
         let logits = state.parts[part as usize].logits(&row, self.identity.classes)?;
         if logits.is_none() {
             log::warn!("{}: the logits of {key:?} are damaged; they are asked for again", self.folder.display());
@@ -257,92 +266,4 @@ impl Drop for TeacherCache {
             log::warn!("a part of the teacher cache is not finished: {error}");
         }
     }
-}
-
-/// A part and its schema; `None` where the schema is torn, or the part is gone.
-fn begin(path: &Path) -> Result<Option<(Part, Schema)>> {
-    let mut part = match Part::open(path) {
-        // Its writer, or another process, has just made it a whole one.
-        Err(TeacherCacheError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            match Part::open(&path.with_extension(WHOLE)) {
-                Err(TeacherCacheError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
-                part => part?,
-            }
-        }
-        part => part?,
-    };
-    let is_whole = path.extension().is_some_and(|extension| extension == WHOLE);
-    let schema = part.schema().or_else(|error| torn(error, is_whole).map(|_| None))?;
-    if schema.is_none() {
-        log::warn!("{}: the header is torn; no row is read from it", path.display());
-    }
-    Ok(schema.map(|schema| (part, schema)))
-}
-
-/// In a part that was not finished, what a power cut left may be anything: it ends where it makes no sense.
-fn torn(error: TeacherCacheError, is_whole: bool) -> Result<usize> {
-    match error {
-        TeacherCacheError::Format { path, message } if !is_whole => {
-            log::warn!("{}: {message}; nothing is read from there on", path.display());
-            Ok(0)
-        }
-        error => Err(error),
-    }
-}
-
-/// The parts with these extensions, by name, which begins with the time they were begun at.
-fn parts(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io(folder))? {
-        let path = entry.map_err(io(folder))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("part-")
-            && path.extension().is_some_and(|found| extensions.iter().any(|extension| found == *extension))
-        {
-            paths.push(path);
-        }
-    }
-    paths.sort_by_key(|path| path.with_extension(""));
-    Ok(paths)
-}
-
-/// Makes the open part of a process that has ended a whole one; one that is still being written stays as it is.
-fn adopt(path: &Path, identity: &CacheIdentity) -> Result<()> {
-    let lock = match File::options().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io(path)(error)),
-    };
-    if lock.try_lock().is_err() || !path.exists() {
-        return Ok(()); // its writer is alive, or another process was faster
-    }
-    let (mut kept, mut damaged, mut bytes) = (0, 0, 0);
-    if let Some((mut part, schema)) = begin(path)? {
-        identity.check(&schema, path)?;
-        let mut whole = Writer::replace(&path.with_extension("partial"), identity)?;
-        while let Some(rows) = part.next_rows(identity.classes).or_else(|error| torn(error, false).map(|_| None))? {
-            let (mut keys, mut logits) = (Vec::new(), Vec::new());
-            for row in rows {
-                match part.logits(&row, identity.classes)? {
-                    Some(values) => {
-                        keys.push(row.key);
-                        logits.extend(values);
-                    }
-                    None => damaged += 1,
-                }
-            }
-            whole.write(&keys, &logits)?;
-            kept += keys.len();
-        }
-        whole.finish()?;
-        if let End::Torn { bytes: torn } = part.end()? {
-            bytes = torn;
-        }
-    }
-    log::warn!(
-        "{}: its process has ended; {kept} rows are kept, {damaged} are damaged, and {bytes} bytes at the end belong to \
-         no whole record batch",
-        path.display()
-    );
-    fs::remove_file(path).map_err(io(path))
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod cached;
 mod error;
+mod folder;
 mod identity;
 mod offline;
 mod part;
