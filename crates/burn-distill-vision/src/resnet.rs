@@ -1,5 +1,6 @@
 //! Residual networks for CIFAR and ImageNet as one implementation.
 
+mod batch_norm;
 mod block;
 mod config;
 mod output;
@@ -15,7 +16,8 @@ use burn::tensor::{Device, Tensor, assert_shape};
 use burn_distill_models::Student;
 
 use crate::ImageBatch;
-use block::{Block, ConvShape, batch_norm};
+use batch_norm::batch_norm;
+use block::{Block, ConvShape};
 
 /// A residual network, made by [`ResNetConfig::init`], [`ResNetConfig::load`] or [`ResNet::from_safetensors`].
 ///

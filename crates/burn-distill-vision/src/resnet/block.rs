@@ -1,13 +1,12 @@
-//! The residual block in its three kinds, and batch norm with PyTorch's running variance.
+//! The residual block in its three kinds.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
 use burn::tensor::activation::relu;
-use burn::tensor::module::batch_norm_train;
 use burn::tensor::{Device, Tensor};
 
-use super::{ResNetBlock, Stage};
+use super::{ResNetBlock, Stage, batch_norm::batch_norm};
 
 /// What tells one block from another.
 #[derive(Clone, Copy, Debug)]
@@ -169,27 +168,4 @@ impl Block {
             Stage::post_activation(x + shortcut)
         }
     }
-}
-
-/// Batch norm whose running variance follows PyTorch.
-///
-/// Where [`BatchNorm`] trains, it normalises by the biased variance, as PyTorch does, but averages that same variance
-/// into `running_var`, where PyTorch averages the unbiased one: n / (n - 1) times as large for n values per channel
-/// (1.6% for 64 values, 0.002% for 50,000).
-pub(super) fn batch_norm(norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
-    let device = x.device();
-    if !(device.is_autodiff() && norm.training.is_enabled()) {
-        return norm.forward(x);
-    }
-    let [batch, _, height, width] = x.dims();
-    let count = batch * height * width;
-    let result = batch_norm_train(x, norm.gamma.val(), norm.beta.val(), norm.epsilon);
-    let unbiased = count as f64 / count.saturating_sub(1).max(1) as f64;
-    let average = |running: Tensor<1>, current: Tensor<1>, factor: f64| {
-        let running = running.to_device(&device) * (1.0 - norm.momentum);
-        (running + current.detach() * (norm.momentum * factor)).detach()
-    };
-    norm.running_mean.update(average(norm.running_mean.value_sync(), result.mean, 1.0));
-    norm.running_var.update(average(norm.running_var.value_sync(), result.variance, unbiased));
-    result.output
 }

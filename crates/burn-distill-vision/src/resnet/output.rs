@@ -5,7 +5,7 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn_distill_models::OnDevice;
 
-use super::block::batch_norm;
+use super::batch_norm::batch_norm;
 
 /// The logits of a [`ResNet`](super::ResNet) and its features at every depth.
 #[derive(Clone, Debug)]
