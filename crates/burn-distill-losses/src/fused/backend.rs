@@ -45,7 +45,7 @@ pub(crate) trait DenseKernel: Backend {
 #[backend_extension(Flex: cfg(feature = "flex"))]
 pub(crate) trait SparseKernel: Backend {
     /// Weighted values `[rows]`, and with `gradient` that of their sum to the student (else an empty tensor).
-    #[expect(clippy::too_many_arguments, reason = "a backend extension takes tensors one by one")]
+    #[allow(clippy::too_many_arguments, reason = "a backend extension takes tensors one by one")]
     fn sparse(
         student: FloatTensor<Self>,
         indices: IntTensor<Self>,

@@ -69,7 +69,6 @@ impl LinearHead {
 
 /// What a teacher gives to a loss from hidden states: its own hidden states and projection, or its logits.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "one lives at a time: tensor handles, moved once per step")]
 pub enum LinearTeacher {
     /// Hidden states and projection, of any width.
     Head(LinearHead),

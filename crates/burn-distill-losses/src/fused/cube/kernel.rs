@@ -69,6 +69,12 @@ fn shifted(logit: f32, max: f32, inverse: f32) -> f32 {
     select(logit < HALF_FLOOR, absent, x)
 }
 
+/// A teacher's logit: absent where it has no such class, 0 in a row that does not count.
+#[cube]
+fn logit(x: f32, known: bool, counts: bool) -> f32 {
+    select(counts, select(known, x, FLOOR), 0.0f32)
+}
+
 /// `exp(x)`, exactly 0 where it is hardly a normal number.
 #[cube]
 fn exponential(x: f32) -> f32 {
@@ -110,7 +116,7 @@ fn term(
     } else if comptime![family == Family::SkewKl || family == Family::SkewCrossEntropy] {
         let own = (1.0f32 - first) * q;
         let m = first * p + own;
-        let mut relative_to = 1.0f32;
+        let mut relative_to = f32::new(1.0f32);
         if comptime![family == Family::SkewKl] {
             relative_to = positive(p);
         }
@@ -127,40 +133,42 @@ fn term(
 
 /// The largest of the units' values, for all of them.
 #[cube]
-fn largest(shared: &mut Shared<[f32]>, value: f32, #[comptime] units: u32) -> f32 {
+fn largest(shared: &mut Shared<[f32]>, value: f32) -> f32 {
     shared[UNIT_POS as usize] = value;
     sync_cube();
-    let mut active = units / 2u32;
+    let mut active = CUBE_DIM / 2u32;
     while active > 0u32 {
-        if (UNIT_POS as u32) < active {
+        if UNIT_POS < active {
             let own = shared[UNIT_POS as usize];
-            let other = shared[(UNIT_POS as u32 + active) as usize];
+            let other = shared[(UNIT_POS + active) as usize];
             shared[UNIT_POS as usize] = select(other > own, other, own);
         }
         active = active / 2u32;
         sync_cube();
     }
-    let result = shared[0];
+    // A copy: what `shared[0]` names changes with the next reduction.
+    let mut result = f32::new(0.0f32);
+    result += shared[0];
     sync_cube();
     result
 }
 
 /// The sum of the units' values, for all of them.
 #[cube]
-fn total(shared: &mut Shared<[f32]>, value: f32, #[comptime] units: u32) -> f32 {
+fn total(shared: &mut Shared<[f32]>, value: f32) -> f32 {
     shared[UNIT_POS as usize] = value;
     sync_cube();
-    let mut active = units / 2u32;
+    let mut active = CUBE_DIM / 2u32;
     while active > 0u32 {
-        if (UNIT_POS as u32) < active {
-            let own = shared[UNIT_POS as usize];
-            let other = shared[(UNIT_POS as u32 + active) as usize];
-            shared[UNIT_POS as usize] = own + other;
+        if UNIT_POS < active {
+            let other = shared[(UNIT_POS + active) as usize];
+            shared[UNIT_POS as usize] += other;
         }
         active = active / 2u32;
         sync_cube();
     }
-    let result = shared[0];
+    let mut result = f32::new(0.0f32);
+    result += shared[0];
     sync_cube();
     result
 }
@@ -185,7 +193,6 @@ pub(super) fn rows<N: Size>(
     numbers: Numbers,
     #[comptime] options: Options,
 ) {
-    let units = comptime![options.units];
     let family = comptime![options.family];
     let decoupled = comptime![options.family == Family::Decoupled];
     let with_target = comptime![options.family == Family::Decoupled || options.hard];
@@ -198,57 +205,49 @@ pub(super) fn rows<N: Size>(
     let weight = weights[row * sizes.weight_stride as usize];
     // A row that does not count is read as zeros, whatever it holds.
     let counts = weight != 0.0f32;
-    let mut target = 0usize;
-    if with_target {
-        let given = targets[row * sizes.target_stride as usize];
-        target = select(given < 0i32, 0u32, u32::cast_from(given)) as usize;
-    }
+    let given = targets[row * sizes.target_stride as usize];
+    let target = select(given < 0i32, 0u32, u32::cast_from(given)) as usize;
 
     let student_start = row * (sizes.student_width as usize / lanes);
     let teacher_start = row * (sizes.teacher_width as usize / lanes);
     let compared = sizes.classes as usize / lanes;
     let taught = sizes.teacher_width as usize / lanes;
-    let absent = Vector::<f32, N>::new(FLOOR);
     let inverse = numbers.inverse;
 
-    let mut max_student = FLOOR;
-    let mut max_teacher = FLOOR;
+    let mut max_student = f32::new(FLOOR);
+    let mut max_teacher = f32::new(FLOOR);
     let mut i = UNIT_POS as usize;
     while i < compared {
         let own = student[student_start + i];
-        let mut its = absent;
-        if i < taught {
-            its = teacher[teacher_start + i];
-        }
+        let its = teacher[teacher_start + select(i < taught, i, 0usize)];
+        let known = i < taught;
         #[unroll]
         for k in 0..lanes {
             let skip = decoupled && i * lanes + k == target;
             let s = select(counts, own.extract(k), 0.0f32);
-            let t = select(counts, its.extract(k), 0.0f32);
+            let t = logit(its.extract(k), known, counts);
             max_student = select(!skip && s > max_student, s, max_student);
             max_teacher = select(!skip && t > max_teacher, t, max_teacher);
         }
-        i += units as usize;
+        i += CUBE_DIM as usize;
     }
-    let max_student = largest(&mut shared, max_student, units);
-    let max_teacher = largest(&mut shared, max_teacher, units);
+    let max_student = largest(&mut shared, max_student);
+    let max_teacher = largest(&mut shared, max_teacher);
 
-    let mut sum_student = 0.0f32;
-    let mut sum_teacher = 0.0f32;
-    let mut sum_hard = 0.0f32;
-    let mut student_at_target = 0.0f32;
-    let mut teacher_at_target = 0.0f32;
+    let mut sum_student = f32::new(0.0f32);
+    let mut sum_teacher = f32::new(0.0f32);
+    let mut sum_hard = f32::new(0.0f32);
+    let mut student_at_target = f32::new(0.0f32);
+    let mut teacher_at_target = f32::new(0.0f32);
     let mut i = UNIT_POS as usize;
     while i < compared {
         let own = student[student_start + i];
-        let mut its = absent;
-        if i < taught {
-            its = teacher[teacher_start + i];
-        }
+        let its = teacher[teacher_start + select(i < taught, i, 0usize)];
+        let known = i < taught;
         #[unroll]
         for k in 0..lanes {
             let s = select(counts, own.extract(k), 0.0f32);
-            let t = select(counts, its.extract(k), 0.0f32);
+            let t = logit(its.extract(k), known, counts);
             let at_target = i * lanes + k == target;
             let skip = decoupled && at_target;
             sum_student += select(skip, 0.0f32, exponential(shifted(s, max_student, inverse)));
@@ -261,33 +260,31 @@ pub(super) fn rows<N: Size>(
                 teacher_at_target += select(at_target, select(t < FLOOR, FLOOR, t), 0.0f32);
             }
         }
-        i += units as usize;
+        i += CUBE_DIM as usize;
     }
-    let sum_student = total(&mut shared, sum_student, units);
-    let sum_teacher = total(&mut shared, sum_teacher, units);
+    let sum_student = total(&mut shared, sum_student);
+    let sum_teacher = total(&mut shared, sum_teacher);
     if comptime![options.hard] {
-        sum_hard = total(&mut shared, sum_hard, units);
+        sum_hard = total(&mut shared, sum_hard);
     }
     if with_target {
-        student_at_target = total(&mut shared, student_at_target, units);
-        teacher_at_target = total(&mut shared, teacher_at_target, units);
+        student_at_target = total(&mut shared, student_at_target);
+        teacher_at_target = total(&mut shared, teacher_at_target);
     }
 
     let log_student = sum_student.ln();
     let difference = (sum_student / sum_teacher).ln();
-    let mut value = 0.0f32;
-    let mut mean = 0.0f32;
+    let mut value = f32::new(0.0f32);
+    let mut mean = f32::new(0.0f32);
     let mut i = UNIT_POS as usize;
     while i < compared {
         let own = student[student_start + i];
-        let mut its = absent;
-        if i < taught {
-            its = teacher[teacher_start + i];
-        }
+        let its = teacher[teacher_start + select(i < taught, i, 0usize)];
+        let known = i < taught;
         #[unroll]
         for k in 0..lanes {
             let x_student = shifted(select(counts, own.extract(k), 0.0f32), max_student, inverse);
-            let x_teacher = shifted(select(counts, its.extract(k), 0.0f32), max_teacher, inverse);
+            let x_teacher = shifted(logit(its.extract(k), known, counts), max_teacher, inverse);
             let q = exponential(x_student) / sum_student;
             let p = exponential(x_teacher) / sum_teacher;
             let ratio = (x_student - x_teacher) - difference;
@@ -296,16 +293,16 @@ pub(super) fn rows<N: Size>(
             value += select(skip, 0.0f32, term.value);
             mean += select(skip, 0.0f32, term.q_h);
         }
-        i += units as usize;
+        i += CUBE_DIM as usize;
     }
-    let value = total(&mut shared, value, units);
-    let mean = total(&mut shared, mean, units);
+    let value = total(&mut shared, value);
+    let mean = total(&mut shared, mean);
 
     // Target or not: what the student's and the teacher's gradient of the others are multiplied by.
     let mut divergence = value;
-    let mut by_student = 1.0f32;
-    let mut by_teacher = 1.0f32;
-    let mut of_target = 0.0f32;
+    let mut by_student = f32::new(1.0f32);
+    let mut by_teacher = f32::new(1.0f32);
+    let mut of_target = f32::new(0.0f32);
     if decoupled {
         let odds_student = student_at_target * inverse - (max_student * inverse + log_student);
         let odds_teacher = teacher_at_target * inverse - (max_teacher * inverse + sum_teacher.ln());
@@ -340,26 +337,23 @@ pub(super) fn rows<N: Size>(
             let mut output = Vector::<f32, N>::new(0.0f32);
             if i < compared {
                 let own = student[student_start + i];
-                let mut its = absent;
-                if i < taught {
-                    its = teacher[teacher_start + i];
-                }
+                let its = teacher[teacher_start + select(i < taught, i, 0usize)];
+                let known = i < taught;
                 #[unroll]
                 for k in 0..lanes {
                     let s = select(counts, own.extract(k), 0.0f32);
                     let x_student = shifted(s, max_student, inverse);
-                    let x_teacher = shifted(select(counts, its.extract(k), 0.0f32), max_teacher, inverse);
+                    let x_teacher = shifted(logit(its.extract(k), known, counts), max_teacher, inverse);
                     let q = exponential(x_student) / sum_student;
                     let p = exponential(x_teacher) / sum_teacher;
                     let at_target = i * lanes + k == target;
-                    let mut slope = 0.0f32;
-                    if decoupled {
-                        slope = select(at_target, of_target, by_student * q - by_teacher * p);
+                    let slope = if decoupled {
+                        select(at_target, of_target, by_student * q - by_teacher * p)
                     } else {
                         let ratio = (x_student - x_teacher) - difference;
                         let term = term(p, q, x_student, x_teacher, log_student, ratio, numbers.first, family);
-                        slope = term.q_h - q * mean;
-                    }
+                        term.q_h - q * mean
+                    };
                     let mut element = scale * slope;
                     if comptime![options.hard] {
                         let hard = exponential(shifted(s, max_student, 1.0f32)) / sum_hard;
@@ -371,7 +365,7 @@ pub(super) fn rows<N: Size>(
             if exists {
                 gradient[student_start + i] = output;
             }
-            i += units as usize;
+            i += CUBE_DIM as usize;
         }
     }
 }

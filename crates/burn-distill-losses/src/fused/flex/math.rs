@@ -25,7 +25,7 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     p = fma::<FMA>(p, r, 8.333_452e-3);
     p = fma::<FMA>(p, r, 4.166_579_6e-2);
     p = fma::<FMA>(p, r, 1.666_666_5e-1);
-    p = fma::<FMA>(p, r, 5.000_000_1e-1);
+    p = fma::<FMA>(p, r, 0.5);
     let y = fma::<FMA>(p, r * r, r) + 1.0;
     let power = ((shifted.to_bits() as i32) << 23).wrapping_add(0x3f80_0000);
     let y = y * f32::from_bits(power as u32);
@@ -52,12 +52,13 @@ pub(super) fn ln<const FMA: bool>(x: f32) -> f32 {
     p = fma::<FMA>(p, m, -1.666_805_8e-1);
     p = fma::<FMA>(p, m, 2.000_071_5e-1);
     p = fma::<FMA>(p, m, -2.499_999_4e-1);
-    p = fma::<FMA>(p, m, 3.333_333_1e-1);
+    p = fma::<FMA>(p, m, 3.333_333e-1);
     let square = m * m;
     let y = p * m * square;
     let y = fma::<FMA>(e, -2.121_944_4e-4, y);
     let y = fma::<FMA>(square, -0.5, y);
-    fma::<FMA>(e, 0.693_359_4, m + y) + (x - x) // NaN stays NaN
+    let y = fma::<FMA>(e, 0.693_359_4, m + y);
+    if x.is_nan() { x } else { y }
 }
 
 #[cfg(test)]

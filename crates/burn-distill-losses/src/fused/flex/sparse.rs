@@ -103,10 +103,13 @@ impl Teacher<'_> {
         let log_probs = self.log_probs.row(row, &mut buffer);
         let k = log_probs.len();
         let indices = &self.indices[row * k..(row + 1) * k];
-        // Padding, and classes that the student lacks, have no column of their own.
-        let listed = |column: usize| {
-            let class = usize::try_from(indices[column]).ok().filter(|class| *class < classes)?;
-            (log_probs[column] != f32::NEG_INFINITY).then_some(class)
+        // Column and class; padding, and classes that the student lacks, have no column of their own.
+        let listed = || {
+            let columns = indices.iter().zip(log_probs).enumerate();
+            columns.filter_map(|(column, (index, log_prob))| {
+                let class = usize::try_from(*index).ok().filter(|class| *class < classes)?;
+                (*log_prob != f32::NEG_INFINITY).then_some((column, class, *log_prob))
+            })
         };
         let temperature = self.top_k.temperature as f32;
 
@@ -114,10 +117,8 @@ impl Teacher<'_> {
             let teacher = &mut rest.teacher;
             teacher.clear();
             teacher.resize(classes, f32::NEG_INFINITY);
-            for column in 0..k {
-                if let Some(class) = listed(column) {
-                    teacher[class] = log_probs[column] * temperature;
-                }
+            for (_, class, log_prob) in listed() {
+                teacher[class] = log_prob * temperature;
             }
             let evaluate = Evaluate { spec: inputs.spec, student, teacher, terms: classes, target, weight };
             let done = dispatch(evaluate.with(&mut rest.scratch));
@@ -132,15 +133,13 @@ impl Teacher<'_> {
         let mut others = student.to_vec();
         let mut target_column = None;
         let mut count = 0;
-        for column in 0..k {
-            if let Some(class) = listed(column) {
-                columns[0][column] = student[class];
-                columns[1][column] = log_probs[column] * temperature;
-                others[class] = f32::NEG_INFINITY;
-                count += 1;
-                if target == Some(class) {
-                    target_column = Some(column);
-                }
+        for (column, class, log_prob) in listed() {
+            columns[0][column] = student[class];
+            columns[1][column] = log_prob * temperature;
+            others[class] = f32::NEG_INFINITY;
+            count += 1;
+            if target == Some(class) {
+                target_column = Some(column);
             }
         }
         let mut tail_sum = 1.0;
@@ -175,10 +174,8 @@ impl Teacher<'_> {
             // The tail's column is the logarithm of a sum: its gradient is shared out by the summands.
             let by = if with_tail { (f64::from(by_column[k]) / tail_sum) as f32 } else { 0.0 };
             output[..classes].iter_mut().for_each(|share| *share *= by);
-            for column in 0..k {
-                if let Some(class) = listed(column) {
-                    output[class] += by_column[column];
-                }
+            for (column, class, _) in listed() {
+                output[class] += by_column[column];
             }
         }
         if let Some(target) = target.filter(|_| inputs.spec.hard != 0.0) {
