@@ -51,20 +51,24 @@ fn train(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> (Tens
 }
 
 fn inference(norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
+    let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
     let device = x.device();
-    // A frozen layer in front of a trained one is differentiated by Burn.
-    if device.is_autodiff() || !has_kernel(&x) {
+    // A frozen layer that a gradient goes through is Burn's to differentiate, and gradient checkpointing its to keep.
+    let differentiated = x.is_tracked() || gamma.is_tracked() || beta.is_tracked();
+    let checkpointed = device.is_autodiff() && device != device.clone().without_autodiff().autodiff();
+    if differentiated || checkpointed || !has_kernel(&x) {
         return norm.forward(x);
     }
-    let running = |value: Tensor<1>| value.to_device(&device).without_autodiff().into_dispatch();
-    Tensor::from_dispatch(Dispatch::inference(
-        x.into_dispatch(),
-        norm.gamma.val().without_autodiff().into_dispatch(),
-        norm.beta.val().without_autodiff().into_dispatch(),
-        running(norm.running_mean.value()),
-        running(norm.running_var.value()),
+    let constant = |value: Tensor<1>| value.to_device(&device).without_autodiff().into_dispatch();
+    let output = Tensor::from_dispatch(Dispatch::inference(
+        x.without_autodiff().into_dispatch(),
+        constant(gamma),
+        constant(beta),
+        constant(norm.running_mean.value()),
+        constant(norm.running_var.value()),
         norm.epsilon,
-    ))
+    ));
+    if device.is_autodiff() { output.autodiff() } else { output }
 }
 
 fn has_kernel(x: &Tensor<4>) -> bool {
