@@ -5,7 +5,7 @@
 
 use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor, TensorData};
 use burn_distill_losses::*;
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 /// Greatest difference of a value, relative; and of a gradient, relative to its largest element.
 const TOLERANCE: f64 = 1e-5;
@@ -66,7 +66,9 @@ fn case() -> impl Strategy<Value = Case> {
                     .collect()
             };
             let zeros = if seed % 3 == 0 { 0.2 } else { 0.0 };
-            let (student, teacher) = (logits(0.0), logits(zeros));
+            let (student, mut teacher) = (logits(0.0), logits(zeros));
+            // A teacher that excludes all classes says nothing.
+            teacher.chunks_mut(classes).filter(|row| row.iter().all(|x| x.is_infinite())).for_each(|row| row[0] = 0.0);
             let targets = (0..rows).map(|_| (draw() * classes as f64) as i64).collect();
             let mask = (masked < 1.0).then(|| (0..rows).map(|_| draw() >= 0.5 * masked).collect());
             Case { rows, classes, student, teacher, targets, mask, temperature, factor }
@@ -158,7 +160,8 @@ impl Terms {
         } else {
             1.0
         };
-        let weight = weight.max(1.0);
+        let rows = if name.contains("sum") { case.rows as f64 } else { 1.0 };
+        let weight = rows * weight.max(1.0);
         let gradient = weight * case.factor * case.temperature.max(1.0);
         Self { value: weight * case.temperature.powi(2).max(1.0), gradient }
     }
@@ -219,10 +222,21 @@ fn sparse(case: &Case, device: &Device) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// How many cases: kernels on software drivers are slow.
+/// Whether the device has kernels for such a teacher; says so where it has none.
+fn has_kernels(device: &Device, teacher: impl Fn(Tensor<2>) -> TeacherLogits) -> bool {
+    let logits = Tensor::<2>::zeros([1, 2], device);
+    let path = KdLossConfig::new().init().unwrap().kernel_path(&logits, &teacher(logits.clone()));
+    if let KernelPath::Composed(reason) = &path {
+        println!("skipped: no kernels on {}: {reason}", burn_distill_dev::name());
+    }
+    !matches!(path, KernelPath::Composed(_))
+}
+
+/// The same cases each time, so that a change is judged by what it changes; kernels on software drivers are slow.
 fn config() -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
         cases: if device() == Device::flex() { 48 } else { 6 },
         ..ProptestConfig::default()
     }
@@ -233,13 +247,17 @@ proptest! {
 
     #[test]
     fn dense_kernels_agree_with_the_composed_form(case in case()) {
-        dense(&case, &device())?;
+        if has_kernels(&device(), TeacherLogits::from) {
+            dense(&case, &device())?;
+        }
     }
 
     #[test]
     fn sparse_kernels_agree_with_the_composed_form(case in case()) {
         prop_assume!(case.classes < 200);
-        sparse(&case, &device())?;
+        if has_kernels(&device(), |logits| SparseLogits::from_dense(logits, 1, Tail::Bucket).unwrap().into()) {
+            sparse(&case, &device())?;
+        }
     }
 }
 
@@ -301,7 +319,7 @@ fn half_precision_is_read_and_written_as_it_is() {
 
 #[test]
 fn not_a_number_stays_one_and_masked_rows_are_not_read() {
-    let device = device();
+    let device = Device::flex();
     let spoilt = Tensor::<2>::from_floats([[0.0, 1.0, 2.0], [f32::NAN, 0.0, 1.0]], &device);
     let teacher = Tensor::<2>::from_floats([[1.0, 0.0, 0.5], [f32::INFINITY, f32::NAN, 0.0]], &device);
     for (name, loss) in losses(1.0) {

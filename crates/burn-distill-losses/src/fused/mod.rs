@@ -5,6 +5,10 @@
 //! the backward pass scales what is there. Everything else takes the composed form, which is also what the kernels are
 //! tested against.
 
+#[cfg_attr(
+    feature = "libtorch",
+    allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")
+)]
 mod backend;
 #[cfg(feature = "cube")]
 mod cube;

@@ -47,11 +47,15 @@ pub(super) fn pieces_of_two(
 }
 
 /// `(logit - max) / T`, finite: a class without probability is at [`FLOOR`] whatever the temperature, unless the row has
-/// no other. NaN stays NaN.
+/// no other. NaN stays NaN. With `NEAR` the caller knows that no such class is there.
 #[inline(always)]
-pub(super) fn shifted(logit: f32, max: f32, inverse: f32) -> f32 {
+pub(super) fn shifted<const NEAR: bool>(logit: f32, max: f32, inverse: f32) -> f32 {
+    let x = (logit - max) * inverse;
+    if NEAR {
+        return x;
+    }
     let absent = if max < 0.5 * FLOOR { 0.0 } else { FLOOR };
-    if logit < 0.5 * FLOOR { absent } else { floored((logit - max) * inverse) }
+    if logit < 0.5 * FLOOR { absent } else { floored(x) }
 }
 
 /// `x`, at least [`FLOOR`]; NaN stays NaN.
@@ -63,6 +67,21 @@ pub(super) fn floored(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn positive(x: f32) -> f32 {
     if x < f32::MIN_POSITIVE { f32::MIN_POSITIVE } else { x }
+}
+
+/// The smallest and the largest element of a row, NaN left out.
+#[inline(always)]
+pub(super) fn extent(row: &[f32]) -> [f32; 2] {
+    let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            low[lane] = if chunk[lane] < low[lane] { chunk[lane] } else { low[lane] };
+            high[lane] = if chunk[lane] > high[lane] { chunk[lane] } else { high[lane] };
+        }
+    }
+    let low = low.iter().chain(rest).copied().fold(f32::INFINITY, f32::min);
+    [low, high.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)]
 }
 
 #[inline(always)]

@@ -96,7 +96,8 @@ pub(super) fn evaluate<const FMA: bool>(
         }
         (softmax.cross / softmax.sum[1] - log_sum[1] + log_sum[0], false)
     } else {
-        let pass = Pass { student, teacher, terms, inverse, max: softmax.max, sum: softmax.sum };
+        let pass =
+            Pass { student, teacher, terms, inverse, max: softmax.max, sum: softmax.sum, near: softmax.row_is_near() };
         let (value, mean) = pass.evaluate::<FMA>(spec.divergence, own, other, factors);
         for block in factors.iter_mut() {
             *block = Factors { student: (-scale * mean) as f32, other: scale as f32, hard: 0.0 };

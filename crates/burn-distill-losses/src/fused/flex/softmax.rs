@@ -1,7 +1,7 @@
 //! The first pass: exponentials relative to the largest logit so far.
 
 use super::{
-    lanes::{BLOCK, FLOOR, LANES, Piece, largest, pieces_of_two, shifted, total},
+    lanes::{BLOCK, FLOOR, LANES, Piece, extent, largest, pieces_of_two, shifted, total},
     math::{exp, fma},
     row::Factors,
 };
@@ -12,6 +12,8 @@ pub(super) struct Softmax {
     pub(super) sum: [f64; 2],
     /// `Σ exp(x_t) (x_t - x_s)`
     pub(super) cross: f64,
+    low: [f32; 2],
+    inverse: f32,
 }
 
 impl Softmax {
@@ -19,14 +21,24 @@ impl Softmax {
         self.sum.map(f64::ln)
     }
 
+    /// Whether exponentials down to these logits, relative to the maxima so far, are normal numbers.
+    fn near(&self, low: [f32; 2]) -> bool {
+        [0, 1].into_iter().all(|side| (self.max[side] - low[side]) * self.inverse < 86.0)
+    }
+
+    /// [`Softmax::near`] of the whole row.
+    pub(super) fn row_is_near(&self) -> bool {
+        self.near(self.low)
+    }
+
     /// Moves the maxima up.
-    fn raise(&mut self, max: [f32; 2], inverse: f32) {
+    fn raise(&mut self, max: [f32; 2]) {
         let max = [self.max[0].max(max[0]), self.max[1].max(max[1])];
         if max == self.max {
             return;
         }
         let [by_student, by_teacher] = [0, 1].map(|side| {
-            let by = f64::from((self.max[side] - max[side]) * inverse);
+            let by = f64::from((self.max[side] - max[side]) * self.inverse);
             if by.is_finite() { by } else { f64::from(FLOOR) }
         });
         self.cross = by_teacher.exp() * (self.cross + self.sum[1] * (by_teacher - by_student));
@@ -47,15 +59,21 @@ pub(super) fn exponentials<const FMA: bool>(
     other: &mut [f32],
     factors: &mut Vec<Factors>,
 ) -> Softmax {
-    let mut softmax = Softmax { max: [FLOOR; 2], sum: [0.0; 2], cross: 0.0 };
+    let mut softmax = Softmax { max: [FLOOR; 2], sum: [0.0; 2], cross: 0.0, low: [f32::INFINITY; 2], inverse };
     factors.clear();
     let blocks = student.chunks(BLOCK).zip(teacher.chunks(BLOCK));
     let outputs = own.chunks_mut(BLOCK).zip(other.chunks_mut(BLOCK));
     for ((student, teacher), (own, other)) in blocks.zip(outputs) {
-        softmax.raise([largest(student), largest(teacher)], inverse);
-        let mut piece = Exponentials::<FMA> { max: softmax.max, inverse, sums: [[0.0; LANES]; 3] };
-        pieces_of_two(student, teacher, own, other, &mut piece);
-        let [of_student, of_teacher, cross] = piece.sums.map(total);
+        let ([low_student, high_student], [low_teacher, high_teacher]) = (extent(student), extent(teacher));
+        softmax.raise([high_student, high_teacher]);
+        softmax.low = [softmax.low[0].min(low_student), softmax.low[1].min(low_teacher)];
+        let whole = if softmax.near([low_student, low_teacher]) { student.len() - student.len() % LANES } else { 0 };
+        let (max, sums) = (softmax.max, [[0.0; LANES]; 3]);
+        let mut near = Exponentials::<FMA, true> { max, inverse, sums };
+        pieces_of_two(&student[..whole], &teacher[..whole], &mut own[..whole], &mut other[..whole], &mut near);
+        let mut rest = Exponentials::<FMA, false> { max, inverse, sums: near.sums };
+        pieces_of_two(&student[whole..], &teacher[whole..], &mut own[whole..], &mut other[whole..], &mut rest);
+        let [of_student, of_teacher, cross] = rest.sums.map(total);
         softmax.sum[0] += of_student;
         softmax.sum[1] += of_teacher;
         softmax.cross += cross;
@@ -68,20 +86,20 @@ pub(super) fn exponentials<const FMA: bool>(
     softmax
 }
 
-struct Exponentials<const FMA: bool> {
+struct Exponentials<const FMA: bool, const NEAR: bool> {
     max: [f32; 2],
     inverse: f32,
     sums: [[f32; LANES]; 3],
 }
 
-impl<const FMA: bool> Piece for Exponentials<FMA> {
+impl<const FMA: bool, const NEAR: bool> Piece for Exponentials<FMA, NEAR> {
     #[inline(always)]
     fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]) {
         for lane in 0..LANES {
-            let x_student = shifted(student[lane], self.max[0], self.inverse);
-            let x_teacher = shifted(teacher[lane], self.max[1], self.inverse);
-            own[lane] = exp::<FMA>(x_student);
-            other[lane] = exp::<FMA>(x_teacher);
+            let x_student = shifted::<NEAR>(student[lane], self.max[0], self.inverse);
+            let x_teacher = shifted::<NEAR>(teacher[lane], self.max[1], self.inverse);
+            own[lane] = exp::<FMA, NEAR>(x_student);
+            other[lane] = exp::<FMA, NEAR>(x_teacher);
             self.sums[0][lane] += own[lane];
             self.sums[1][lane] += other[lane];
             self.sums[2][lane] = fma::<FMA>(other[lane], x_teacher - x_student, self.sums[2][lane]);
@@ -108,12 +126,12 @@ pub(super) fn shifted_exponentials<const FMA: bool>(block: &[f32], max: f32, inv
     let (output_pieces, output_rest) = output.as_chunks_mut::<LANES>();
     for (x, output) in pieces.iter().zip(output_pieces) {
         for lane in 0..LANES {
-            output[lane] = exp::<FMA>(shifted(x[lane], max, inverse));
+            output[lane] = exp::<FMA, false>(shifted::<false>(x[lane], max, inverse));
             sums[lane] += output[lane];
         }
     }
     for (lane, (x, output)) in rest.iter().zip(output_rest).enumerate() {
-        *output = exp::<FMA>(shifted(*x, max, inverse));
+        *output = exp::<FMA, false>(shifted::<false>(*x, max, inverse));
         sums[lane] += *output;
     }
     total(sums)

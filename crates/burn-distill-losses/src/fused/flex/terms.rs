@@ -16,6 +16,8 @@ pub(super) struct Pass<'a> {
     pub(super) inverse: f32,
     pub(super) max: [f32; 2],
     pub(super) sum: [f64; 2],
+    /// Whether no exponential of the row is tiny.
+    pub(super) near: bool,
 }
 
 impl Pass<'_> {
@@ -57,36 +59,29 @@ impl Pass<'_> {
         divergence: E,
     ) -> (f64, f64) {
         let logs = Logs::new(self.sum);
-        let [max_student, max_teacher] = self.max;
         let inverse = self.inverse;
         let (mut value, mut mean) = (0f64, 0f64);
-        let blocks = self.student.chunks(BLOCK).zip(self.teacher.chunks(BLOCK)).zip(factors);
-        let outputs = own.chunks_mut(BLOCK).zip(other.chunks_mut(BLOCK));
+        let (student, teacher) = (&self.student[..self.terms], &self.teacher[..self.terms]);
+        let blocks = student.chunks(BLOCK).zip(teacher.chunks(BLOCK)).zip(factors);
+        let (summed_own, summed_other) = (&mut own[..self.terms], &mut other[..self.terms]);
+        let outputs = summed_own.chunks_mut(BLOCK).zip(summed_other.chunks_mut(BLOCK));
         for (((student, teacher), factors), (own, other)) in blocks.zip(outputs) {
-            let mut piece = Terms::<FMA, E> {
-                divergence,
-                max: self.max,
-                logs,
-                by: [
-                    (f64::from(factors.student) / self.sum[0]) as f32,
-                    (f64::from(factors.other) / self.sum[1]) as f32,
-                ],
-                inverse,
-                sums: [[0.0; LANES]; 2],
-            };
-            pieces_of_two(student, teacher, own, other, &mut piece);
-            let [terms, q_h] = piece.sums.map(total);
+            let by =
+                [(f64::from(factors.student) / self.sum[0]) as f32, (f64::from(factors.other) / self.sum[1]) as f32];
+            // The last piece is filled up with classes that are not there.
+            let whole = if self.near { student.len() - student.len() % LANES } else { 0 };
+            let (max, sums) = (self.max, [[0.0; LANES]; 2]);
+            let mut near = Terms::<FMA, true, E> { divergence, max, logs, by, inverse, sums };
+            pieces_of_two(&student[..whole], &teacher[..whole], &mut own[..whole], &mut other[..whole], &mut near);
+            let mut rest = Terms::<FMA, false, E> { divergence, max, logs, by, inverse, sums: near.sums };
+            pieces_of_two(&student[whole..], &teacher[whole..], &mut own[whole..], &mut other[whole..], &mut rest);
+            let [terms, q_h] = rest.sums.map(total);
             value += terms;
             mean += q_h;
         }
         // Columns beyond `terms` (one, the tail of a sparse teacher) belong to the softmax but not to the sum.
         for column in self.terms..self.student.len() {
-            let x_student = shifted(self.student[column], max_student, inverse);
-            let x_teacher = shifted(self.teacher[column], max_teacher, inverse);
-            let p = (x_teacher - logs.teacher).exp();
-            let (term, q_h) = divergence.of::<FMA>(logs.class(p, own[column], x_student, x_teacher));
-            value -= f64::from(term);
-            mean -= f64::from(q_h);
+            own[column] = (f64::from(own[column] * factors[column / BLOCK].student) / self.sum[0]) as f32;
             other[column] = 0.0;
         }
         (value, mean)
@@ -98,14 +93,13 @@ impl Pass<'_> {
 #[derive(Clone, Copy)]
 struct Logs {
     student: f32,
-    teacher: f32,
     difference: f32,
 }
 
 impl Logs {
     fn new(sum: [f64; 2]) -> Self {
         let [student, teacher] = sum.map(f64::ln);
-        Self { student: student as f32, teacher: teacher as f32, difference: (student - teacher) as f32 }
+        Self { student: student as f32, difference: (student - teacher) as f32 }
     }
 
     #[inline(always)]
@@ -217,7 +211,7 @@ impl Element for SkewReverseKl {
     }
 }
 
-struct Terms<const FMA: bool, E> {
+struct Terms<const FMA: bool, const NEAR: bool, E> {
     divergence: E,
     max: [f32; 2],
     logs: Logs,
@@ -226,13 +220,13 @@ struct Terms<const FMA: bool, E> {
     sums: [[f32; LANES]; 2],
 }
 
-impl<const FMA: bool, E: Element> Piece for Terms<FMA, E> {
+impl<const FMA: bool, const NEAR: bool, E: Element> Piece for Terms<FMA, NEAR, E> {
     #[inline(always)]
     fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]) {
         for lane in 0..LANES {
             let (q, p) = (own[lane] * self.by[0], other[lane] * self.by[1]);
-            let x_student = shifted(student[lane], self.max[0], self.inverse);
-            let x_teacher = shifted(teacher[lane], self.max[1], self.inverse);
+            let x_student = shifted::<NEAR>(student[lane], self.max[0], self.inverse);
+            let x_teacher = shifted::<NEAR>(teacher[lane], self.max[1], self.inverse);
             let class = self.logs.class(p, q, x_student, x_teacher);
             let (term, q_h) = self.divergence.of::<FMA>(class);
             own[lane] = q;

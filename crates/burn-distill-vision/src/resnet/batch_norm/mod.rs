@@ -4,10 +4,15 @@
 //! operations, a dozen passes forward and more backward; here it is one pass for the statistics and one for the output,
 //! and twice the same backward: by hand on `flex`, by PyTorch's own operation on `libtorch`, and Burn's elsewhere.
 
+#[cfg_attr(
+    feature = "libtorch",
+    allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")
+)]
 mod backend;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "libtorch")]
+#[allow(deprecated, reason = "as above")]
 mod libtorch;
 
 use burn::backend::{Dispatch, DispatchDevice};
