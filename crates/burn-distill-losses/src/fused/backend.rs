@@ -18,7 +18,11 @@ use super::spec::{Spec, TopK};
 ///
 /// `student` is `[rows, classes]`, `teacher` `[rows, its classes]`. `weights` is `[rows]`, or `[1]` for all; a row of
 /// weight 0 is not read. `targets` is `[rows]`, or anything of one element where the [`Spec`] needs none.
-#[backend_extension(Flex: cfg(feature = "flex"), Cube: cfg(feature = "cube"), Fusion: cfg(feature = "fusion"))]
+#[backend_extension(
+    Flex: cfg(feature = "flex"),
+    Cube: cfg(feature = "cube-kernel"),
+    Fusion: cfg(all(feature = "fusion", feature = "cube-kernel"))
+)]
 pub(crate) trait DenseKernel: Backend {
     /// Weighted values, `[rows]`.
     #[fusion(meta = |student, _, _, _, _| super::meta::values(student))]

@@ -10,11 +10,11 @@
     allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")
 )]
 mod backend;
-#[cfg(feature = "cube")]
+#[cfg(feature = "cube-kernel")]
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
-#[cfg(feature = "fusion")]
+#[cfg(all(feature = "fusion", feature = "cube-kernel"))]
 mod meta;
 mod path;
 mod spec;

@@ -30,7 +30,8 @@ use crate::{Tail, TeacherLogits};
 pub enum KernelPath {
     /// One pass on the CPU: SIMD and several threads.
     Flex,
-    /// One kernel launch on a GPU (wgpu, Vulkan, CUDA), by CubeCL.
+    /// One kernel launch on a GPU (wgpu, Vulkan, CUDA), by CubeCL: only with the feature `cube-kernel`, since it is not
+    /// proven yet.
     Cube,
     /// Tensor operations, and why no kernel fits.
     Composed(String),
@@ -58,7 +59,7 @@ impl Backend {
         match device.clone().without_autodiff().as_dispatch() {
             #[cfg(feature = "flex")]
             DispatchDevice::Flex(_) => Some(Self::Flex),
-            #[cfg(feature = "cube")]
+            #[cfg(feature = "cube-kernel")]
             DispatchDevice::Cube(_) => Some(Self::Cube),
             #[allow(unreachable_patterns, reason = "which backends there are is decided by features")]
             _ => None,
