@@ -3,6 +3,8 @@
 //! The composed form is computed on `flex`, whatever the device under test.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Once;
+
 use burn::tensor::{Bool, DType, Device, Distribution, Int, Tensor, TensorData};
 use burn_distill_losses::*;
 use proptest::{prelude::*, test_runner::RngSeed};
@@ -223,11 +225,11 @@ fn sparse(case: &Case, device: &Device) -> Result<(), TestCaseError> {
 }
 
 /// Whether the device has kernels for such a teacher; says so where it has none.
-fn has_kernels(device: &Device, teacher: impl Fn(Tensor<2>) -> TeacherLogits) -> bool {
+fn has_kernels(device: &Device, said: &Once, teacher: impl Fn(Tensor<2>) -> TeacherLogits) -> bool {
     let logits = Tensor::<2>::zeros([1, 2], device);
     let path = KdLossConfig::new().init().unwrap().kernel_path(&logits, &teacher(logits.clone()));
     if let KernelPath::Composed(reason) = &path {
-        println!("skipped: no kernels on {}: {reason}", burn_distill_dev::name());
+        said.call_once(|| println!("skipped: no kernels on {}: {reason}", burn_distill_dev::name()));
     }
     !matches!(path, KernelPath::Composed(_))
 }
@@ -247,7 +249,8 @@ proptest! {
 
     #[test]
     fn dense_kernels_agree_with_the_composed_form(case in case()) {
-        if has_kernels(&device(), TeacherLogits::from) {
+        static SAID: Once = Once::new();
+        if has_kernels(&device(), &SAID, TeacherLogits::from) {
             dense(&case, &device())?;
         }
     }
@@ -255,7 +258,8 @@ proptest! {
     #[test]
     fn sparse_kernels_agree_with_the_composed_form(case in case()) {
         prop_assume!(case.classes < 200);
-        if has_kernels(&device(), |logits| SparseLogits::from_dense(logits, 1, Tail::Bucket).unwrap().into()) {
+        static SAID: Once = Once::new();
+        if has_kernels(&device(), &SAID, |logits| SparseLogits::from_dense(logits, 1, Tail::Bucket).unwrap().into()) {
             sparse(&case, &device())?;
         }
     }
