@@ -170,7 +170,7 @@ impl<'a> Inputs<'a> {
 
     /// Calls `each` for every row with its output, in parallel where that pays.
     fn each<T: Send>(&self, outputs: Vec<T>, each: impl Fn(usize, T, &mut Local) -> f32 + Sync) -> Vec<f32> {
-        let outputs = if outputs.len() < self.rows { unreachable!("one output per row") } else { outputs };
+        assert_eq!(outputs.len(), self.rows, "one output per row");
         if self.rows * self.width < PARALLEL {
             let mut local = Local::default();
             return outputs.into_iter().enumerate().map(|(row, output)| each(row, output, &mut local)).collect();
