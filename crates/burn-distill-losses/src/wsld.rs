@@ -104,8 +104,9 @@ impl WsldLoss {
         let target = aligned.target_columns(targets);
         let ratio = cross_entropy(aligned.student.clone(), &target)
             / cross_entropy(aligned.teacher.clone(), &target).add_scalar(EPSILON);
-        // 1 - exp(-r) = 2 tanh(r / 2) / (1 + tanh(r / 2)), exact for small r too.
-        let tanh = ratio.div_scalar(2.0).tanh();
+        // 1 - exp(-r) = 2 tanh(r / 2) / (1 + tanh(r / 2)), exact for small r too. From 40 on it is 1; the tanh of some GPUs
+        // is not a number there.
+        let tanh = ratio.clamp_max(40.0).div_scalar(2.0).tanh();
         let weight = tanh.clone().mul_scalar(2.0) / tanh.add_scalar(1.0);
         let weight = weight.mask_fill(target.any_dim(1).bool_not(), 0.0).squeeze_dim(1);
         let (student, teacher) = aligned.log_probs(self.tempered.temperature());

@@ -20,8 +20,9 @@ use super::spec::{Spec, TopK};
 /// weight 0 is not read. `targets` is `[rows]`, or anything of one element where the [`Spec`] needs none.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
-    Cube: cfg(feature = "cube-kernel"),
-    Fusion: cfg(all(feature = "fusion", feature = "cube-kernel"))
+    LibTorch: cfg(feature = "libtorch"),
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(all(feature = "fusion", feature = "cube"))
 )]
 pub(crate) trait DenseKernel: Backend {
     /// Weighted values, `[rows]`.
@@ -46,7 +47,7 @@ pub(crate) trait DenseKernel: Backend {
 }
 
 /// Rows of a teacher's top k: class ids and log-probabilities `[rows, k]`, and the log-probability of the rest, `[rows]`.
-#[backend_extension(Flex: cfg(feature = "flex"))]
+#[backend_extension(Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "libtorch"))]
 pub(crate) trait SparseKernel: Backend {
     /// Weighted values `[rows]`, and with `gradient` that of their sum to the student (else an empty tensor).
     #[allow(clippy::too_many_arguments, reason = "a backend extension takes tensors one by one")]
@@ -96,9 +97,6 @@ pub(super) fn broadcast_rows<B: Backend>(gradient: FloatTensor<B>, by: FloatTens
     let by = if by.dtype() == gradient.dtype() { by } else { B::float_cast(by, gradient.dtype().into()) };
     B::float_mul(gradient, by)
 }
-
-#[cfg(feature = "libtorch")]
-impl KnownGradient for burn::backend::LibTorch {}
 
 #[cfg(feature = "cube")]
 impl KnownGradient for burn::backend::Cube {}

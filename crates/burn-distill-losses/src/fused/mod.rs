@@ -10,11 +10,11 @@
     allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")
 )]
 mod backend;
-#[cfg(feature = "cube-kernel")]
+#[cfg(feature = "cpu")]
+mod cpu;
+#[cfg(feature = "cube")]
 mod cube;
-#[cfg(feature = "flex")]
-mod flex;
-#[cfg(all(feature = "fusion", feature = "cube-kernel"))]
+#[cfg(all(feature = "fusion", feature = "cube"))]
 mod meta;
 mod path;
 mod spec;
@@ -103,7 +103,7 @@ impl Fused {
         targets: Tensor<1, Int>,
         gradient: bool,
     ) -> (Tensor<1>, Tensor<2>) {
-        debug_assert!(self.backend == Backend::Flex, "only flex has a kernel for sparse teachers");
+        debug_assert!(self.backend == Backend::Cpu, "only the CPU has a kernel for sparse teachers");
         let whole = teacher.k() == teacher.vocabulary() || teacher.tail() == Tail::Zero;
         let tail = match teacher.tail() {
             Tail::Bucket | Tail::Drop if !whole => teacher.tail_log_probs(),

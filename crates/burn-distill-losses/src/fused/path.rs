@@ -1,6 +1,8 @@
 use std::fmt;
 
 use burn::backend::DispatchDevice;
+#[cfg(feature = "libtorch")]
+use burn::backend::libtorch::LibTorchDevice;
 use burn::tensor::{DType, Device, Tensor};
 
 use super::{
@@ -20,7 +22,7 @@ use crate::{Tail, TeacherLogits};
 /// let loss = KdLossConfig::new().init()?;
 /// let teacher = Tensor::<2>::zeros([2, 3], &Device::flex());
 /// let student = Tensor::<2>::ones([2, 3], &Device::flex());
-/// assert_eq!(loss.kernel_path(&student, &teacher.clone().into()), KernelPath::Flex);
+/// assert_eq!(loss.kernel_path(&student, &teacher.clone().into()), KernelPath::Cpu);
 /// let path = loss.kernel_path(&student.cast(DType::F64), &teacher.into());
 /// assert_eq!(path.to_string(), "composed of tensor operations: kernels compute in f32, the student is in F64");
 /// # Ok::<(), burn_distill_losses::ConfigError>(())
@@ -28,10 +30,9 @@ use crate::{Tail, TeacherLogits};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KernelPath {
-    /// One pass on the CPU: SIMD and several threads.
-    Flex,
-    /// One kernel launch on a GPU (wgpu, Vulkan, CUDA), by CubeCL: only with the feature `cube-kernel`, since it is not
-    /// proven yet.
+    /// One pass on the CPU, of `flex` or of `libtorch`: SIMD and several threads.
+    Cpu,
+    /// One kernel launch on a GPU (wgpu, Vulkan, CUDA), by CubeCL.
     Cube,
     /// Tensor operations, and why no kernel fits.
     Composed(String),
@@ -40,7 +41,7 @@ pub enum KernelPath {
 impl fmt::Display for KernelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Flex => f.write_str("kernel of flex"),
+            Self::Cpu => f.write_str("kernel of the CPU"),
             Self::Cube => f.write_str("kernel by CubeCL"),
             Self::Composed(reason) => write!(f, "composed of tensor operations: {reason}"),
         }
@@ -50,7 +51,7 @@ impl fmt::Display for KernelPath {
 /// A backend with kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
-    Flex,
+    Cpu,
     Cube,
 }
 
@@ -58,8 +59,10 @@ impl Backend {
     fn of(device: &Device) -> Option<Self> {
         match device.clone().without_autodiff().as_dispatch() {
             #[cfg(feature = "flex")]
-            DispatchDevice::Flex(_) => Some(Self::Flex),
-            #[cfg(feature = "cube-kernel")]
+            DispatchDevice::Flex(_) => Some(Self::Cpu),
+            #[cfg(feature = "libtorch")]
+            DispatchDevice::LibTorch(LibTorchDevice::Cpu) => Some(Self::Cpu),
+            #[cfg(feature = "cube")]
             DispatchDevice::Cube(_) => Some(Self::Cube),
             #[allow(unreachable_patterns, reason = "which backends there are is decided by features")]
             _ => None,
@@ -71,7 +74,7 @@ impl From<&Result<Fused, String>> for KernelPath {
     fn from(fused: &Result<Fused, String>) -> Self {
         match fused {
             Ok(fused) => match fused.backend {
-                Backend::Flex => Self::Flex,
+                Backend::Cpu => Self::Cpu,
                 Backend::Cube => Self::Cube,
             },
             Err(reason) => Self::Composed(reason.clone()),
@@ -89,7 +92,7 @@ impl Fused {
         let backend = Backend::of(&student_logits.device()).ok_or("this backend has no kernels")?;
         let dtype = student_logits.dtype();
         let supported = match backend {
-            Backend::Flex => matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
+            Backend::Cpu => matches!(dtype, DType::F32 | DType::F16 | DType::BF16),
             Backend::Cube => dtype == DType::F32,
         };
         if !supported {

@@ -59,9 +59,10 @@ fn padding_equals_a_shorter_list() {
     let infinity = f32::NEG_INFINITY;
     let student = random(7, [2, 6], 1.5, &device).require_grad();
     let long = ints(&[3, 1, 0, 1, 5, 0, 0, 0], [2, 4], &device);
+    // The logarithm of 0 on a GPU may be finite.
     let log = |values: Tensor<2>| values.log();
-    let padded = log(Tensor::from_floats([[0.5, 0.2, 0.0, 0.0], [0.4, 0.3, 0.0, 0.0]], &device));
-    assert_eq!(values(&padded.clone().narrow(1, 2, 1)), vec![f64::from(infinity); 2]);
+    let filling = Tensor::full([2, 2], infinity, &device);
+    let padded = Tensor::cat(vec![log(Tensor::from_floats([[0.5, 0.2], [0.4, 0.3]], &device)), filling], 1);
     let short = ints(&[3, 1, 5, 0], [2, 2], &device);
     let listed = log(Tensor::from_floats([[0.5, 0.2], [0.4, 0.3]], &device));
     for tail in [Tail::Bucket, Tail::Renormalise, Tail::Zero, Tail::Drop] {

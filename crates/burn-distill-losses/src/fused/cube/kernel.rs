@@ -131,9 +131,15 @@ fn term(
     }
 }
 
-/// The largest of the units' values, for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Fold {
+    Max,
+    Sum,
+}
+
+/// The largest of the units' values or their sum, for all of them.
 #[cube]
-fn largest(shared: &mut Shared<[f32]>, value: f32) -> f32 {
+fn over_units(shared: &mut Shared<[f32]>, value: f32, #[comptime] fold: Fold) -> f32 {
     shared[UNIT_POS as usize] = value;
     sync_cube();
     let mut active = CUBE_DIM / 2u32;
@@ -141,32 +147,16 @@ fn largest(shared: &mut Shared<[f32]>, value: f32) -> f32 {
         if UNIT_POS < active {
             let own = shared[UNIT_POS as usize];
             let other = shared[(UNIT_POS + active) as usize];
-            shared[UNIT_POS as usize] = select(other > own, other, own);
+            if comptime![fold == Fold::Max] {
+                shared[UNIT_POS as usize] = select(other > own, other, own);
+            } else {
+                shared[UNIT_POS as usize] = own + other;
+            }
         }
         active = active / 2u32;
         sync_cube();
     }
     // A copy: what `shared[0]` names changes with the next reduction.
-    let mut result = f32::new(0.0f32);
-    result += shared[0];
-    sync_cube();
-    result
-}
-
-/// The sum of the units' values, for all of them.
-#[cube]
-fn total(shared: &mut Shared<[f32]>, value: f32) -> f32 {
-    shared[UNIT_POS as usize] = value;
-    sync_cube();
-    let mut active = CUBE_DIM / 2u32;
-    while active > 0u32 {
-        if UNIT_POS < active {
-            let other = shared[(UNIT_POS + active) as usize];
-            shared[UNIT_POS as usize] += other;
-        }
-        active = active / 2u32;
-        sync_cube();
-    }
     let mut result = f32::new(0.0f32);
     result += shared[0];
     sync_cube();
@@ -231,8 +221,8 @@ pub(super) fn rows<N: Size>(
         }
         i += CUBE_DIM as usize;
     }
-    let max_student = largest(&mut shared, max_student);
-    let max_teacher = largest(&mut shared, max_teacher);
+    let max_student = over_units(&mut shared, max_student, Fold::Max);
+    let max_teacher = over_units(&mut shared, max_teacher, Fold::Max);
 
     let mut sum_student = f32::new(0.0f32);
     let mut sum_teacher = f32::new(0.0f32);
@@ -262,14 +252,14 @@ pub(super) fn rows<N: Size>(
         }
         i += CUBE_DIM as usize;
     }
-    let sum_student = total(&mut shared, sum_student);
-    let sum_teacher = total(&mut shared, sum_teacher);
+    let sum_student = over_units(&mut shared, sum_student, Fold::Sum);
+    let sum_teacher = over_units(&mut shared, sum_teacher, Fold::Sum);
     if comptime![options.hard] {
-        sum_hard = total(&mut shared, sum_hard);
+        sum_hard = over_units(&mut shared, sum_hard, Fold::Sum);
     }
     if with_target {
-        student_at_target = total(&mut shared, student_at_target);
-        teacher_at_target = total(&mut shared, teacher_at_target);
+        student_at_target = over_units(&mut shared, student_at_target, Fold::Sum);
+        teacher_at_target = over_units(&mut shared, teacher_at_target, Fold::Sum);
     }
 
     let log_student = sum_student.ln();
@@ -295,8 +285,8 @@ pub(super) fn rows<N: Size>(
         }
         i += CUBE_DIM as usize;
     }
-    let value = total(&mut shared, value);
-    let mean = total(&mut shared, mean);
+    let value = over_units(&mut shared, value, Fold::Sum);
+    let mean = over_units(&mut shared, mean, Fold::Sum);
 
     // Target or not: what the student's and the teacher's gradient of the others are multiplied by.
     let mut divergence = value;

@@ -54,14 +54,15 @@ fn launch(
     let ([count, width], [_, taught]) = (student.shape().dims(), teacher.shape().dims());
     let (client, device) = (student.client.clone(), student.device.clone());
     let empty = |shape: Shape| empty_device_dtype(client.clone(), device.clone(), shape, DType::F32);
+    let vector = [4, 2].into_iter().find(|size| [width, taught, spec.classes].iter().all(|n| n.is_multiple_of(*size)));
+    let vector_size = vector.unwrap_or(1);
     let values = empty(Shape::new([count]));
-    let output = empty(if gradient { Shape::new([count, width]) } else { Shape::new([1, 1]) });
+    // Where no gradient is written, the kernel still binds a buffer of one vector.
+    let output = empty(if gradient { Shape::new([count, width]) } else { Shape::new([1, vector_size]) });
     if count == 0 || width == 0 {
         return (values, output);
     }
 
-    let vector = [4, 2].into_iter().find(|size| [width, taught, spec.classes].iter().all(|n| n.is_multiple_of(*size)));
-    let vector_size = vector.unwrap_or(1);
     let columns = (spec.classes / vector_size).max(1) as u32;
     let units = UNITS.min(client.properties().hardware.max_units_per_cube).min(columns.next_power_of_two());
     let (across, down) = ((count as u32).min(CUBES), (count as u32).div_ceil(CUBES));

@@ -1,8 +1,11 @@
-//! Batch norm on `libtorch`: PyTorch's own operation, which Burn's backend does not call.
+//! Batch norm on `libtorch`: PyTorch's own operation, which Burn's backend does not call, and on the CPU our backward.
 
-use burn::backend::{LibTorch, tensor::FloatTensor};
+use std::slice;
 
-use super::backend::BatchNormKernel;
+use burn::backend::{LibTorch, TensorMetadata, libtorch::LibTorchDevice, ops::FloatTensorOps, tensor::FloatTensor};
+use burn::tensor::{DType, TensorData};
+
+use super::{backend::BatchNormKernel, cpu::Planes};
 
 type Tensor = FloatTensor<LibTorch>;
 
@@ -27,25 +30,24 @@ impl BatchNormKernel for LibTorch {
         gradient: Tensor,
         epsilon: f64,
     ) -> (Tensor, Tensor, Tensor) {
-        // The backward of PyTorch's operation is not reachable from here. This is the same in six passes.
-        let (x, g) = (&x.tensor, &gradient.tensor);
-        let size = x.size();
-        let count = (size.iter().product::<i64>() / size[1].max(1)) as f64;
-        let inverse = (&variance.tensor + epsilon).rsqrt();
-        let over = [0i64, 2, 3].as_slice();
-        let sum = g.sum_dim_intlist(over, false, None);
-        let centred = x - mean.tensor.reshape([1, size[1], 1, 1]);
-        let of_gamma = (g * &centred).sum_dim_intlist(over, false, None) * &inverse;
-        let scale = &gamma.tensor * &inverse;
-        let of_x = &scale * &inverse * &of_gamma * (-1.0 / count);
-        let constant = &scale * &sum * (-1.0 / count);
-        // The centred input times one number per channel plus another: batch norm with given statistics, in one pass.
-        let (zero, one) = (mean.tensor.zeros_like(), mean.tensor.ones_like());
-        let (line, ..) =
-            centred.native_batch_norm(Some(&of_x), Some(&constant), Some(&zero), Some(&one), false, 0.0, 0.0);
-        let scale = scale.reshape([1, size[1], 1, 1]);
-        let of_x = line.addcmul(g, &scale);
-        (Tensor::new(of_x), Tensor::new(of_gamma), Tensor::new(sum))
+        // The backward of PyTorch's operation is not reachable from here.
+        let (x, mut gradient) = (contiguous(x), contiguous(gradient));
+        if x.device() != LibTorchDevice::Cpu {
+            return composed_backward(&x, &gamma, &mean, &variance, &gradient, epsilon);
+        }
+        if !gradient.can_mut() {
+            gradient = Tensor::new(gradient.tensor.copy());
+        }
+        let [gamma, mean, variance] = [gamma, mean, variance].map(contiguous);
+        let planes = Planes::new(x.shape().dims());
+        let statistics = [memory(&mean), memory(&variance)];
+        let upstream = memory_mut(&mut gradient);
+        let (of_gamma, of_beta) = planes.backward(memory(&x), upstream, memory(&gamma), statistics, epsilon);
+        let vector = |values: Vec<f32>| {
+            let length = values.len();
+            LibTorch::float_from_data(TensorData::new(values, [length]), &LibTorchDevice::Cpu)
+        };
+        (gradient, vector(of_gamma), vector(of_beta))
     }
 
     fn inference(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, epsilon: f64) -> Tensor {
@@ -60,4 +62,65 @@ impl BatchNormKernel for LibTorch {
         );
         Tensor::new(output)
     }
+}
+
+/// On a GPU: the backward pass in six operations over the input.
+fn composed_backward(
+    x: &Tensor,
+    gamma: &Tensor,
+    mean: &Tensor,
+    variance: &Tensor,
+    gradient: &Tensor,
+    epsilon: f64,
+) -> (Tensor, Tensor, Tensor) {
+    let (x, g) = (&x.tensor, &gradient.tensor);
+    let size = x.size();
+    let count = (size.iter().product::<i64>() / size[1].max(1)) as f64;
+    let inverse = (&variance.tensor + epsilon).rsqrt();
+    let over = [0i64, 2, 3].as_slice();
+    let sum = g.sum_dim_intlist(over, false, None);
+    let centred = x - mean.tensor.reshape([1, size[1], 1, 1]);
+    let of_gamma = (g * &centred).sum_dim_intlist(over, false, None) * &inverse;
+    let scale = &gamma.tensor * &inverse;
+    let of_x = &scale * &inverse * &of_gamma * (-1.0 / count);
+    let constant = &scale * &sum * (-1.0 / count);
+    // The centred input times one number per channel plus another: batch norm with given statistics, in one pass.
+    let (zero, one) = (mean.tensor.zeros_like(), mean.tensor.ones_like());
+    let (line, ..) = centred.native_batch_norm(Some(&of_x), Some(&constant), Some(&zero), Some(&one), false, 0.0, 0.0);
+    let of_x = line.addcmul(g, &scale.reshape([1, size[1], 1, 1]));
+    (Tensor::new(of_x), Tensor::new(of_gamma), Tensor::new(sum))
+}
+
+fn contiguous(tensor: Tensor) -> Tensor {
+    if tensor.tensor.is_contiguous() { tensor } else { Tensor::new(tensor.tensor.contiguous()) }
+}
+
+/// The elements of a contiguous tensor of f32 on the CPU.
+#[expect(unsafe_code, reason = "PyTorch hands out its memory as a pointer")]
+fn memory(tensor: &Tensor) -> &[f32] {
+    let elements = elements(tensor);
+    if elements == 0 {
+        return &[];
+    }
+    // SAFETY: `elements` has looked at the place, the layout and the type; the tensor lives as long as the slice, and
+    // PyTorch's operations on the CPU are done when they return.
+    unsafe { slice::from_raw_parts(tensor.tensor.data_ptr().cast(), elements) }
+}
+
+/// [`memory`] of a tensor that nobody else holds.
+#[expect(unsafe_code, reason = "PyTorch hands out its memory as a pointer")]
+fn memory_mut(tensor: &mut Tensor) -> &mut [f32] {
+    assert!(tensor.can_mut(), "somebody else holds this tensor");
+    let elements = elements(tensor);
+    if elements == 0 {
+        return &mut [];
+    }
+    // SAFETY: as in `memory`, and no other handle of this memory exists.
+    unsafe { slice::from_raw_parts_mut(tensor.tensor.data_ptr().cast(), elements) }
+}
+
+fn elements(tensor: &Tensor) -> usize {
+    assert_eq!(tensor.device(), LibTorchDevice::Cpu, "memory of the CPU");
+    assert!(tensor.tensor.is_contiguous() && tensor.dtype() == DType::F32, "contiguous memory of f32");
+    tensor.tensor.numel()
 }

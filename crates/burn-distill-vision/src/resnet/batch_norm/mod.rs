@@ -2,13 +2,15 @@
 //!
 //! In a ResNet for small images batch norm reads and writes as much as all convolutions do. Burn composes it of tensor
 //! operations, a dozen passes forward and more backward; here it is one pass for the statistics and one for the output,
-//! and twice the same backward: by hand on `flex`, by PyTorch's own operation on `libtorch`, and Burn's elsewhere.
+//! and twice the same backward: by hand on the CPU, forward by PyTorch's own operation on `libtorch`, and Burn's elsewhere.
 
 #[cfg_attr(
     feature = "libtorch",
     allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")
 )]
 mod backend;
+#[cfg(any(feature = "flex", feature = "libtorch"))]
+mod cpu;
 #[cfg(feature = "flex")]
 mod flex;
 #[cfg(feature = "libtorch")]
@@ -123,7 +125,7 @@ mod tests {
 
     #[test]
     fn training_agrees_with_burns_in_output_statistics_and_gradients() {
-        let device = Device::flex().autodiff();
+        let device = burn_distill_dev::device().autodiff();
         for shape in [[3, 5, 4, 7], [1, 2, 3, 1], [16, 8, 33, 2], [2, 1, 1, 1], [5, 3, 16, 16]] {
             let (norm, x) = layer(shape, &device);
             let upstream = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn inference_agrees_with_burns() {
-        let device = Device::flex();
+        let device = burn_distill_dev::device();
         for shape in [[3, 5, 4, 7], [1, 1, 1, 1], [4, 16, 16, 16]] {
             let (norm, x) = layer(shape, &device);
             assert_close("output", numbers(inference(&norm, x.clone())), numbers(norm.forward(x.clone())));
@@ -164,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_mean_far_from_zero_costs_no_precision() {
-        let device = Device::flex().autodiff();
+        let device = burn_distill_dev::device().autodiff();
         let norm = BatchNormConfig::new(1).init(&device);
         let values: Vec<f32> = (0..4096).map(|i| 1e4 + (i % 7) as f32).collect();
         let x = Tensor::<1>::from_floats(values.as_slice(), &device).reshape([4, 1, 32, 32]);

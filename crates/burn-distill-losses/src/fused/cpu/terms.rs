@@ -3,7 +3,7 @@
 use super::{
     lanes::{BLOCK, FLOOR, LANES, Piece, pieces_of_two, positive, shifted, total},
     math::{fma, ln},
-    row::Factors,
+    softmax::Softmax,
 };
 use crate::fused::spec::Divergence;
 
@@ -14,38 +14,40 @@ pub(super) struct Pass<'a> {
     /// Over how many columns the divergence sums.
     pub(super) terms: usize,
     pub(super) inverse: f32,
-    pub(super) max: [f32; 2],
-    pub(super) sum: [f64; 2],
-    /// Whether no exponential of the row is tiny.
-    pub(super) near: bool,
+    pub(super) softmax: &'a Softmax,
 }
 
 impl Pass<'_> {
-    /// Replaces the exponentials by `q` and `q h` of a divergence; gives its value and `Σ q h`.
+    /// Replaces the teacher's exponentials by `q h` of a divergence; gives its value and `Σ q h`.
     #[inline(always)]
     pub(super) fn evaluate<const FMA: bool>(
         &self,
         divergence: Divergence,
         own: &mut [f32],
         other: &mut [f32],
-        factors: &[Factors],
+        references: &[[f32; 2]],
     ) -> (f64, f64) {
         // A constant in `h` cancels, unless the sum leaves columns out.
         let constant = if self.terms < self.student.len() { 1.0 } else { 0.0 };
         match divergence {
-            Divergence::ForwardKl | Divergence::Decoupled { .. } => self.run::<FMA, _>(own, other, factors, ForwardKl),
-            Divergence::CrossEntropy => self.run::<FMA, _>(own, other, factors, CrossEntropy),
+            Divergence::ForwardKl | Divergence::Decoupled { .. } => {
+                self.run::<FMA, _>(own, other, references, ForwardKl)
+            }
+            Divergence::CrossEntropy => self.run::<FMA, _>(own, other, references, CrossEntropy),
             Divergence::ReverseKl { excluded } => {
-                self.run::<FMA, _>(own, other, factors, ReverseKl { excluded: excluded.ln() as f32, constant })
+                self.run::<FMA, _>(own, other, references, ReverseKl { excluded: excluded.ln() as f32, constant })
             }
             Divergence::JensenShannon { beta } => {
-                self.run::<FMA, _>(own, other, factors, JensenShannon { beta: beta as f32 })
+                self.run::<FMA, _>(own, other, references, JensenShannon { beta: beta as f32 })
             }
-            Divergence::SkewKl { alpha, cross_entropy } => {
-                self.run::<FMA, _>(own, other, factors, SkewKl { alpha: alpha as f32, cross_entropy })
+            Divergence::SkewKl { alpha, cross_entropy: false } => {
+                self.run::<FMA, _>(own, other, references, SkewKl { alpha: alpha as f32 })
+            }
+            Divergence::SkewKl { alpha, cross_entropy: true } => {
+                self.run::<FMA, _>(own, other, references, SkewCrossEntropy { alpha: alpha as f32 })
             }
             Divergence::SkewReverseKl { alpha } => {
-                self.run::<FMA, _>(own, other, factors, SkewReverseKl { alpha: alpha as f32, constant })
+                self.run::<FMA, _>(own, other, references, SkewReverseKl { alpha: alpha as f32, constant })
             }
         }
     }
@@ -55,35 +57,29 @@ impl Pass<'_> {
         &self,
         own: &mut [f32],
         other: &mut [f32],
-        factors: &[Factors],
+        references: &[[f32; 2]],
         divergence: E,
     ) -> (f64, f64) {
-        let logs = Logs::new(self.sum);
-        let inverse = self.inverse;
+        let (logs, inverse, reference) = (Logs::new(self.softmax.log_sum()), self.inverse, self.softmax.reference);
         let (mut value, mut mean) = (0f64, 0f64);
         let (student, teacher) = (&self.student[..self.terms], &self.teacher[..self.terms]);
-        let blocks = student.chunks(BLOCK).zip(teacher.chunks(BLOCK)).zip(factors);
-        let (summed_own, summed_other) = (&mut own[..self.terms], &mut other[..self.terms]);
-        let outputs = summed_own.chunks_mut(BLOCK).zip(summed_other.chunks_mut(BLOCK));
-        for (((student, teacher), factors), (own, other)) in blocks.zip(outputs) {
-            let by =
-                [(f64::from(factors.student) / self.sum[0]) as f32, (f64::from(factors.other) / self.sum[1]) as f32];
+        let blocks = student.chunks(BLOCK).zip(teacher.chunks(BLOCK)).zip(references);
+        let outputs = own[..self.terms].chunks_mut(BLOCK).zip(other[..self.terms].chunks_mut(BLOCK));
+        for (((student, teacher), block), (own, other)) in blocks.zip(outputs) {
+            let by = self.softmax.normalisers(*block).map(|by| by as f32);
             // The last piece is filled up with classes that are not there.
-            let whole = if self.near { student.len() - student.len() % LANES } else { 0 };
-            let (max, sums) = (self.max, [[0.0; LANES]; 2]);
-            let mut near = Terms::<FMA, true, E> { divergence, max, logs, by, inverse, sums };
+            let whole = if self.softmax.is_near() { student.len() - student.len() % LANES } else { 0 };
+            let sums = [[0.0; LANES]; 2];
+            let mut near = Terms::<FMA, true, E> { divergence, reference, logs, by, inverse, sums };
             pieces_of_two(&student[..whole], &teacher[..whole], &mut own[..whole], &mut other[..whole], &mut near);
-            let mut rest = Terms::<FMA, false, E> { divergence, max, logs, by, inverse, sums: near.sums };
+            let mut rest = Terms::<FMA, false, E> { divergence, reference, logs, by, inverse, sums: near.sums };
             pieces_of_two(&student[whole..], &teacher[whole..], &mut own[whole..], &mut other[whole..], &mut rest);
             let [terms, q_h] = rest.sums.map(total);
             value += terms;
             mean += q_h;
         }
         // Columns beyond `terms` (one, the tail of a sparse teacher) belong to the softmax but not to the sum.
-        for column in self.terms..self.student.len() {
-            own[column] = (f64::from(own[column] * factors[column / BLOCK].student) / self.sum[0]) as f32;
-            other[column] = 0.0;
-        }
+        other[self.terms..].fill(0.0);
         (value, mean)
     }
 }
@@ -97,8 +93,7 @@ struct Logs {
 }
 
 impl Logs {
-    fn new(sum: [f64; 2]) -> Self {
-        let [student, teacher] = sum.map(f64::ln);
+    fn new([student, teacher]: [f64; 2]) -> Self {
         Self { student: student as f32, difference: (student - teacher) as f32 }
     }
 
@@ -182,16 +177,28 @@ impl Element for JensenShannon {
 #[derive(Clone, Copy)]
 struct SkewKl {
     alpha: f32,
-    cross_entropy: bool,
 }
 
 impl Element for SkewKl {
     #[inline(always)]
     fn of<const FMA: bool>(self, Class { p, q, .. }: Class) -> (f32, f32) {
         let own = (1.0 - self.alpha) * q;
-        let m = fma::<FMA>(self.alpha, p, own);
-        let relative_to = if self.cross_entropy { 1.0 } else { positive(p) };
-        (-p * ln::<FMA>(m / relative_to), -(own / positive(m)) * p)
+        let ratio = p / positive(fma::<FMA>(self.alpha, p, own));
+        (p * ln::<FMA>(ratio), -own * ratio)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SkewCrossEntropy {
+    alpha: f32,
+}
+
+impl Element for SkewCrossEntropy {
+    #[inline(always)]
+    fn of<const FMA: bool>(self, Class { p, q, .. }: Class) -> (f32, f32) {
+        let own = (1.0 - self.alpha) * q;
+        let m = positive(fma::<FMA>(self.alpha, p, own));
+        (-p * ln::<FMA>(m), -own * (p / m))
     }
 }
 
@@ -204,16 +211,15 @@ struct SkewReverseKl {
 impl Element for SkewReverseKl {
     #[inline(always)]
     fn of<const FMA: bool>(self, Class { p, q, .. }: Class) -> (f32, f32) {
-        let own = self.alpha * q;
-        let m = fma::<FMA>(1.0 - self.alpha, p, own);
-        let term = -q * ln::<FMA>(m / positive(q));
-        (term, fma::<FMA>(q, self.constant - own / positive(m), term))
+        let ratio = q / positive(fma::<FMA>(self.alpha, q, (1.0 - self.alpha) * p));
+        let term = q * ln::<FMA>(ratio);
+        (term, fma::<FMA>(q, fma::<FMA>(-self.alpha, ratio, self.constant), term))
     }
 }
 
 struct Terms<const FMA: bool, const NEAR: bool, E> {
     divergence: E,
-    max: [f32; 2],
+    reference: [f32; 2],
     logs: Logs,
     by: [f32; 2],
     inverse: f32,
@@ -225,11 +231,10 @@ impl<const FMA: bool, const NEAR: bool, E: Element> Piece for Terms<FMA, NEAR, E
     fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]) {
         for lane in 0..LANES {
             let (q, p) = (own[lane] * self.by[0], other[lane] * self.by[1]);
-            let x_student = shifted::<NEAR>(student[lane], self.max[0], self.inverse);
-            let x_teacher = shifted::<NEAR>(teacher[lane], self.max[1], self.inverse);
+            let x_student = shifted::<NEAR>(student[lane], self.reference[0], self.inverse);
+            let x_teacher = shifted::<NEAR>(teacher[lane], self.reference[1], self.inverse);
             let class = self.logs.class(p, q, x_student, x_teacher);
             let (term, q_h) = self.divergence.of::<FMA>(class);
-            own[lane] = q;
             other[lane] = q_h;
             self.sums[0][lane] += term;
             self.sums[1][lane] += q_h;

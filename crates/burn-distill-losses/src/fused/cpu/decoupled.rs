@@ -3,12 +3,18 @@
 
 use super::{
     lanes::{FLOOR, floored},
-    row::Factors,
     softmax::Softmax,
 };
 
-/// DKD: the value, the target's gradient, and the factors of the other classes'.
-#[expect(clippy::too_many_arguments, reason = "what the row knows")]
+/// The value, and what gradients are multiplied by: the student's and the teacher's distribution over the other classes,
+/// and the target's.
+pub(super) struct Parts {
+    pub(super) value: f64,
+    pub(super) student: f64,
+    pub(super) teacher: f64,
+    pub(super) target: f64,
+}
+
 pub(super) fn decoupled(
     softmax: &Softmax,
     student: &[f32],
@@ -17,11 +23,9 @@ pub(super) fn decoupled(
     inverse: f32,
     alpha: f64,
     beta: f64,
-    scale: f64,
-    factors: &mut [Factors],
-) -> (f64, Option<(usize, f32)>) {
+) -> Parts {
     let log_sum = softmax.log_sum();
-    let others = [0, 1].map(|side| f64::from(softmax.max[side]) * f64::from(inverse) + log_sum[side]);
+    let others = [0, 1].map(|side| f64::from(softmax.reference[side]) * f64::from(inverse) + log_sum[side]);
     // Is it the target or not: `ln p_t` and `ln (1 - p_t)` of both sides.
     let [own, its] = [(student, 0), (teacher, 1)].map(|(logits, side)| {
         let at_target = match target {
@@ -36,12 +40,12 @@ pub(super) fn decoupled(
     let term = |p: f64, log_p: f64, log_q: f64| if p == 0.0 { 0.0 } else { p * (log_p - log_q) };
     let of_target = term(p_target, its.0, own.0) + term(p_others, its.1, own.1);
     // A teacher that is sure of the target says nothing of the others.
-    let beta = if softmax.max[1] < 0.5 * FLOOR { 0.0 } else { beta };
+    let beta = if softmax.reference[1] < 0.5 * FLOOR { 0.0 } else { beta };
     let among_others = softmax.cross / softmax.sum[1] - log_sum[1] + log_sum[0];
-    for block in factors.iter_mut() {
-        block.student = (f64::from(block.student) * scale * (beta - alpha * difference) / softmax.sum[0]) as f32;
-        block.other = (f64::from(block.other) * -scale * beta / softmax.sum[1]) as f32;
+    Parts {
+        value: alpha * of_target + if beta == 0.0 { 0.0 } else { beta * among_others },
+        student: beta - alpha * difference,
+        teacher: beta,
+        target: alpha * difference,
     }
-    let value = alpha * of_target + if beta == 0.0 { 0.0 } else { beta * among_others };
-    (value, target.map(|target| (target, (scale * alpha * difference) as f32)))
 }

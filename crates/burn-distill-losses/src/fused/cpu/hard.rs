@@ -15,8 +15,9 @@ pub(super) fn add_hard<const FMA: bool>(
     student: &[f32],
     target: Option<usize>,
     weight: f64,
-    at_one: Option<(&Softmax, f64, bool)>,
+    at_one: Option<&Softmax>,
     hard: &mut Vec<f32>,
+    references: &[[f32; 2]],
     factors: &mut [Factors],
     row: &mut Row,
 ) {
@@ -25,13 +26,11 @@ pub(super) fn add_hard<const FMA: bool>(
     };
     let scale = weight * spec.hard;
     let (max, sum) = match at_one {
-        Some((softmax, soft, normalised)) => {
-            for block in factors.iter_mut() {
-                // Without normalisation the factor is `soft / sum` times the block's shift.
-                let more = if normalised { 1.0 } else { f64::from(block.student) / soft };
-                block.student += (scale * more) as f32;
+        Some(softmax) => {
+            for (block, reference) in factors.iter_mut().zip(references) {
+                block.student += (scale * softmax.normalisers(*reference)[0]) as f32;
             }
-            (softmax.max[0], softmax.sum[0])
+            (softmax.reference[0], softmax.sum[0])
         }
         None => {
             grow(hard, student.len());

@@ -1,90 +1,60 @@
 //! Rows of a teacher's top k: one pass over the student's row for the rest, then a short row of k or k + 1 columns.
 
-use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
-use burn::tensor::{DType, TensorData};
-use half::{bf16, f16};
-
 use super::{
-    Evaluate, Half, Inputs, Local, Rows, class_ids, dispatch, filled, float_rows, float_tensor, grow,
-    row::{Scratch, Slot},
-    simd::Kernel,
+    inputs::{Evaluate, Inputs, Local, Write},
+    row::{Scratch, Slot, grow},
+    rows::{Half, Rows},
+    simd::{Kernel, dispatch},
     softmax::tail_exponentials,
 };
 use crate::{
     Tail,
-    fused::{
-        backend::SparseKernel,
-        spec::{Spec, TopK},
-    },
+    fused::spec::{Spec, TopK},
 };
 
-impl SparseKernel for Flex {
-    fn sparse(
-        student: FlexTensor,
-        indices: FlexTensor,
-        log_probs: FlexTensor,
-        tail: FlexTensor,
-        weights: FlexTensor,
-        targets: FlexTensor,
-        spec: Spec,
-        top_k: TopK,
-        gradient: bool,
-    ) -> (FlexTensor, FlexTensor) {
-        let student = float_rows(student);
-        let (log_probs, tail) = (float_rows(log_probs), float_rows(tail));
-        let inputs = Inputs::new(&spec, &student, &weights, &targets);
-        let shape = student.shape();
-        let own = Rows::of(&student);
-        let width = own.width();
-        let log_probs = Rows::of(&log_probs);
-        let teacher = Teacher { indices: class_ids(&indices), tail: Rows::of(&tail), log_probs, top_k };
-        if !gradient {
-            let values =
-                inputs.each(vec![(); inputs.rows], |row, (), local| teacher.row(&inputs, row, &own, false, local));
-            return (float_tensor(values, [inputs.rows]), float_tensor(Vec::new(), [0]));
-        }
-        fn halves<H: Half>(teacher: &Teacher<'_>, inputs: &Inputs<'_>, own: &Rows<'_>) -> (Vec<f32>, Vec<H>) {
-            let width = own.width();
-            let mut gradient = vec![H::from_f32_const(0.0); inputs.rows * width];
-            let values = inputs.each(gradient.chunks_mut(width.max(1)).collect(), |row, slots, local| {
-                let value = teacher.row(inputs, row, own, true, local);
-                H::narrow(&local.gradient[..width], slots);
-                value
-            });
-            (values, gradient)
-        }
-        let (values, gradient) = match student.dtype() {
-            DType::F16 => {
-                let (values, gradient) = halves::<f16>(&teacher, &inputs, &own);
-                (values, FlexTensor::from_data(TensorData::new(gradient, shape)))
-            }
-            DType::BF16 => {
-                let (values, gradient) = halves::<bf16>(&teacher, &inputs, &own);
-                (values, FlexTensor::from_data(TensorData::new(gradient, shape)))
-            }
-            _ => {
-                let (values, gradient) = filled(inputs.rows * width, |slots| {
-                    inputs.each(slots.chunks_mut(width.max(1)).collect(), |row, slots, local| {
-                        let value = teacher.row(&inputs, row, &own, true, local);
-                        slots.iter_mut().zip(&local.gradient[..width]).for_each(|(slot, value)| slot.put(*value));
-                        value
-                    })
-                });
-                (values, float_tensor(gradient, shape))
-            }
-        };
-        (float_tensor(values, [inputs.rows]), gradient)
-    }
-}
-
-struct Teacher<'a> {
-    indices: Vec<i64>,
-    log_probs: Rows<'a>,
-    tail: Rows<'a>,
-    top_k: TopK,
+pub(super) struct Teacher<'a> {
+    pub(super) indices: Vec<i64>,
+    pub(super) log_probs: Rows<'a>,
+    pub(super) tail: Rows<'a>,
+    pub(super) top_k: TopK,
 }
 
 impl Teacher<'_> {
+    /// Weighted values of the rows.
+    pub(super) fn values(&self, inputs: &Inputs<'_>, student: &Rows<'_>) -> Vec<f32> {
+        inputs.each(vec![(); inputs.rows], |row, (), local| self.row(inputs, row, student, false, local))
+    }
+
+    /// The values, and in `gradient` that of their sum: every element is written.
+    pub(super) fn gradient<S: Slot + Send>(
+        &self,
+        inputs: &Inputs<'_>,
+        student: &Rows<'_>,
+        gradient: &mut [S],
+    ) -> Vec<f32> {
+        let width = student.width();
+        inputs.each(gradient.chunks_mut(width.max(1)).collect(), |row, slots, local| {
+            let value = self.row(inputs, row, student, true, local);
+            slots.iter_mut().zip(&local.gradient[..width]).for_each(|(slot, value)| slot.put(*value));
+            value
+        })
+    }
+
+    /// [`Teacher::gradient`] in half precision.
+    pub(super) fn half_gradient<H: Half>(
+        &self,
+        inputs: &Inputs<'_>,
+        student: &Rows<'_>,
+        gradient: &mut [H],
+    ) -> Vec<f32> {
+        let width = student.width();
+        inputs.each(gradient.chunks_mut(width.max(1)).collect(), |row, slots, local| {
+            let value = self.row(inputs, row, student, true, local);
+            H::narrow(&local.gradient[..width], slots);
+            value
+        })
+    }
+
     /// The weighted value of a row; its gradient goes into `local.gradient`.
     fn row(&self, inputs: &Inputs<'_>, row: usize, students: &Rows<'_>, gradient: bool, local: &mut Local) -> f32 {
         let width = students.width();
@@ -123,7 +93,7 @@ impl Teacher<'_> {
             let evaluate = Evaluate { spec: inputs.spec, student, teacher, terms: classes, target, weight };
             let done = dispatch(evaluate.with(&mut rest.scratch));
             if gradient {
-                dispatch(super::Write { row: &done, scratch: &rest.scratch, gradient: output });
+                dispatch(Write { row: &done, scratch: &rest.scratch, gradient: output });
             }
             return (weight * done.value) as f32;
         }
@@ -170,7 +140,7 @@ impl Teacher<'_> {
         let mut value = done.value;
         if gradient {
             let mut by_column = vec![0f32; short];
-            dispatch(super::Write { row: &done, scratch: &rest.scratch, gradient: &mut by_column });
+            dispatch(Write { row: &done, scratch: &rest.scratch, gradient: &mut by_column });
             // The tail's column is the logarithm of a sum: its gradient is shared out by the summands.
             let by = if with_tail { (f64::from(by_column[k]) / tail_sum) as f32 } else { 0.0 };
             output[..classes].iter_mut().for_each(|share| *share *= by);

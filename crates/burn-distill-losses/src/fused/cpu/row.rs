@@ -1,11 +1,13 @@
 //! One row: its value, and the gradient as a combination of what stays in the cache.
 //!
-//! A row is read in blocks that fit into the first-level cache. Exponentials are taken relative to the largest logit
-//! seen so far, and each block remembers which that was, so that student and teacher come from memory only once however
-//! long the row is. Sums run in f32 over one block and in f64 over blocks.
+//! A row is read in blocks that fit into the first-level cache. Exponentials are taken relative to a reference that
+//! rises where logits are higher, and each block remembers its own, so that student and teacher come from memory only
+//! once however long the row is. Sums run in f32 over one block and in f64 over blocks.
 //!
-//! With `q = softmax(student / T)` every divergence here has the gradient `q (h - Σ q h) / T` for some `h`, so the
-//! second pass leaves `q` and `q h`, and writing the gradient is one linear combination of the two.
+//! With `q = softmax(student / T)` every divergence here has the gradient `q (h - Σ q h) / T` for some `h`. What stays in
+//! the cache is the student's exponentials and something proportional to `q h`, block by block, so that writing the
+//! gradient is one linear combination of the two. The forward and the reverse KL have both after the first pass, the
+//! others after a second.
 
 use super::{decoupled::decoupled, hard::add_hard, lanes::BLOCK, math::fma, softmax::exponentials, terms::Pass};
 use crate::fused::spec::{Divergence, Spec};
@@ -18,6 +20,8 @@ pub(super) struct Scratch {
     other: Vec<f32>,
     /// Exponentials at temperature 1, for the cross-entropy.
     hard: Vec<f32>,
+    /// What the exponentials of each block are relative to.
+    references: Vec<[f32; 2]>,
     /// What the parts are multiplied by, block by block.
     factors: Vec<Factors>,
     masked: [Vec<f32>; 2],
@@ -67,8 +71,16 @@ pub(super) fn evaluate<const FMA: bool>(
     for buffer in [&mut scratch.student, &mut scratch.other] {
         grow(buffer, width);
     }
-    let Scratch { student: own, other, hard, factors, masked } = scratch;
+    let Scratch { student: own, other, hard, references, factors, masked } = scratch;
     let (own, other) = (&mut own[..width], &mut other[..width]);
+    let mut row = Row { value: 0.0, width, with_hard: false, single: None };
+    let combine = |factors: &mut Vec<Factors>, references: &[[f32; 2]], of: &dyn Fn([f32; 2]) -> [f64; 2]| {
+        factors.clear();
+        factors.extend(references.iter().map(|block| {
+            let [student, other] = of(*block).map(|factor| factor as f32);
+            Factors { student, other, hard: 0.0 }
+        }));
+    };
 
     if let Divergence::Decoupled { alpha, beta } = spec.divergence {
         let [student_others, teacher_others] = masked;
@@ -79,34 +91,50 @@ pub(super) fn evaluate<const FMA: bool>(
                 others[target] = f32::NEG_INFINITY;
             }
         }
-        let softmax = exponentials::<FMA>(student_others, teacher_others, inverse, own, other, factors);
-        let (value, single) = decoupled(&softmax, student, teacher, target, inverse, alpha, beta, scale, factors);
-        let mut row = Row { value: spec.soft * value, width, with_hard: false, single };
-        add_hard::<FMA>(spec, student, target, weight, None, hard, factors, &mut row);
+        let softmax = exponentials::<FMA, false>(student_others, teacher_others, inverse, own, other, references);
+        let parts = decoupled(&softmax, student, teacher, target, inverse, alpha, beta);
+        combine(factors, references, &|block| {
+            let [student, other] = softmax.normalisers(block);
+            [scale * parts.student * student, -scale * parts.teacher * other]
+        });
+        row.value = spec.soft * parts.value;
+        row.single = target.map(|target| (target, (scale * parts.target) as f32));
+        add_hard::<FMA>(spec, student, target, weight, None, hard, references, factors, &mut row);
         return row;
     }
 
-    let softmax = exponentials::<FMA>(student, teacher, inverse, own, other, factors);
-    let log_sum = softmax.log_sum();
-    let (value, normalised) = if spec.divergence == Divergence::ForwardKl && terms == width {
-        let [by_student, by_teacher] = softmax.sum.map(|sum| scale / sum);
-        for block in factors.iter_mut() {
-            block.student = (f64::from(block.student) * by_student) as f32;
-            block.other = (f64::from(block.other) * -by_teacher) as f32;
+    if let (Divergence::ReverseKl { .. }, true) = (spec.divergence, terms == width) {
+        let softmax = exponentials::<FMA, true>(student, teacher, inverse, own, other, references);
+        if softmax.is_whole() {
+            let (mean, [of_student, of_teacher]) = (softmax.cross / softmax.sum[0], softmax.log_sum());
+            combine(factors, references, &|block| {
+                let ([normaliser, _], [student, teacher]) = (softmax.normalisers(block), softmax.shifts(block));
+                [scale * normaliser * (student - teacher - mean), scale * normaliser]
+            });
+            row.value = spec.soft * (mean - of_student + of_teacher);
+            let at_one = (spec.temperature == 1.0).then_some(&softmax);
+            add_hard::<FMA>(spec, student, target, weight, at_one, hard, references, factors, &mut row);
+            return row;
         }
-        (softmax.cross / softmax.sum[1] - log_sum[1] + log_sum[0], false)
+    }
+
+    let softmax = exponentials::<FMA, false>(student, teacher, inverse, own, other, references);
+    let value = if let (Divergence::ForwardKl, true) = (spec.divergence, terms == width) {
+        let [of_student, of_teacher] = softmax.log_sum();
+        combine(factors, references, &|block| {
+            let [student, teacher] = softmax.normalisers(block);
+            [scale * student, -scale * teacher]
+        });
+        softmax.cross / softmax.sum[1] - of_teacher + of_student
     } else {
-        let pass =
-            Pass { student, teacher, terms, inverse, max: softmax.max, sum: softmax.sum, near: softmax.row_is_near() };
-        let (value, mean) = pass.evaluate::<FMA>(spec.divergence, own, other, factors);
-        for block in factors.iter_mut() {
-            *block = Factors { student: (-scale * mean) as f32, other: scale as f32, hard: 0.0 };
-        }
-        (value, true)
+        let pass = Pass { student, teacher, terms, inverse, softmax: &softmax };
+        let (value, mean) = pass.evaluate::<FMA>(spec.divergence, own, other, references);
+        combine(factors, references, &|block| [-scale * mean * softmax.normalisers(block)[0], scale]);
+        value
     };
-    let mut row = Row { value: spec.soft * value, width, with_hard: false, single: None };
-    let at_one = (spec.temperature == 1.0 && scale != 0.0).then_some((&softmax, scale, normalised));
-    add_hard::<FMA>(spec, student, target, weight, at_one, hard, factors, &mut row);
+    row.value = spec.soft * value;
+    let at_one = (spec.temperature == 1.0).then_some(&softmax);
+    add_hard::<FMA>(spec, student, target, weight, at_one, hard, references, factors, &mut row);
     row
 }
 

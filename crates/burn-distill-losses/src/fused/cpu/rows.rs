@@ -1,11 +1,5 @@
-//! Views of tensors as rows of f32.
+//! Memory as rows of f32.
 
-use burn::backend::{
-    Flex, TensorMetadata,
-    flex::FlexTensor,
-    ops::{FloatTensorOps, IntTensorOps},
-};
-use burn::tensor::{DType, FloatDType, IntDType};
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 use super::row::grow;
@@ -41,17 +35,6 @@ pub(super) enum Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// The rows of what [`float_rows`] gave.
-    pub(super) fn of(tensor: &'a FlexTensor) -> Self {
-        const CONTIGUOUS: &str = "`float_rows` makes it contiguous";
-        let width = tensor.shape()[1];
-        match tensor.dtype() {
-            DType::F16 => Self::F16(tensor.as_slice().expect(CONTIGUOUS), width),
-            DType::BF16 => Self::BF16(tensor.as_slice().expect(CONTIGUOUS), width),
-            _ => Self::F32(tensor.as_slice().expect(CONTIGUOUS), width),
-        }
-    }
-
     /// One row.
     pub(super) fn one(row: &'a [f32]) -> Self {
         Self::F32(row, row.len())
@@ -89,29 +72,4 @@ impl<'a> Rows<'a> {
         buffer.resize(classes, f32::NEG_INFINITY);
         buffer
     }
-}
-
-/// `tensor` in f32 or half precision, contiguous.
-pub(super) fn float_rows(tensor: FlexTensor) -> FlexTensor {
-    match tensor.dtype() {
-        DType::F32 | DType::F16 | DType::BF16 => contiguous(tensor),
-        _ => contiguous(Flex::float_cast(tensor, FloatDType::F32)),
-    }
-}
-
-pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    if tensor.layout().contiguous_offsets().is_some() { tensor } else { tensor.to_contiguous() }
-}
-
-/// Whether an f32 tensor owns all of its memory, and nobody else does.
-pub(super) fn is_ours(tensor: &FlexTensor) -> bool {
-    let bytes = tensor.shape().num_elements() * size_of::<f32>();
-    let whole = tensor.layout().start_offset() == 0 && tensor.bytes().len() == bytes;
-    tensor.dtype() == DType::F32 && whole && tensor.is_unique()
-}
-
-/// Integers as they stand, in rows if there are any.
-pub(super) fn class_ids(tensor: &FlexTensor) -> Vec<i64> {
-    let tensor = contiguous(Flex::int_cast(tensor.clone(), IntDType::I64));
-    tensor.as_slice::<i64>().expect("it was cast and made contiguous").to_vec()
 }
