@@ -62,7 +62,8 @@ class Bench:
         ours = [(device, [arguments.ours, "--device", device], {}) for device in arguments.devices]
         python = [sys.executable, str(HERE / "worker.py")]
         theirs = [("eager", python, {}), ("heap", python, HEAP), ("compiled", python, {})]
-        self.variants = {name: (command, environment) for name, command, environment in ours + theirs}
+        ours_kept = [(f"{device}_heap", command, HEAP) for device, command, _ in ours]
+        self.variants = {name: (command, environment) for name, command, environment in ours + ours_kept + theirs}
 
     def worker(self, name: str) -> Worker:
         if name not in self.running:
@@ -121,8 +122,10 @@ def losses(bench: Bench, visits: int) -> str:
             cells = {}
             for device in bench.arguments.devices:
                 cells[f"{device} kept"] = (device, f"loss {loss} {size} kept")
-                if device == "flex" and loss != "kd_sparse":
+                if loss != "kd_sparse":
                     cells[f"{device} handed over"] = (device, f"loss {loss} {size} handed_over")
+                teacher = "kept" if loss == "kd_sparse" else "handed_over"
+                cells[f"{device} heap"] = (f"{device}_heap", f"loss {loss} {size} {teacher}")
             for variant in ("compiled", "heap", "eager"):
                 form = "compiled" if variant == "compiled" else "eager"
                 cells[variant] = (variant, f"loss {loss} {size} {form}")
@@ -166,7 +169,12 @@ def step(bench: Bench, visits: int) -> str:
         cells[variant] = (variant, f"step {batch} {'compiled' if variant == 'compiled' else 'eager'}")
     cells["channels_last"] = ("eager", f"step {batch} channels_last")
     cells["heap channels_last"] = ("heap", f"step {batch} channels_last")
-    return tables.step(batch, bench.times(cells, visits))
+    times = bench.times(cells, visits)
+    parts = {}
+    for device in bench.arguments.devices:
+        visited = [answer["parts"] for answer in bench.answers if answer["variant"] == device and answer.get("parts")]
+        parts[device] = {name: min(visit[name] for visit in visited) for name in visited[0]}
+    return tables.step(batch, times, parts)
 
 
 SECTIONS = {"losses": losses, "linear": linear, "step": step}

@@ -33,13 +33,14 @@ def table(header: list, rows: list) -> str:
 
 
 def losses(rows: int, classes: int, floor: float, measured: dict, devices: list) -> str:
-    """One size. Ratios are given for logits that are handed over, then for those that are kept."""
-    header = ["ms", "handed over", "kept", "eager", "heap kept", "compiled"]
+    """One size. Ratios are given for logits that are handed over, then for those that are kept, then with a heap that
+    keeps its buffers."""
+    header = ["ms", "handed over", "kept", "ours, heap kept", "eager", "heap kept", "compiled"]
     header += ["eager / ours", "heap kept / ours", "compiled / ours", "ours / floor"]
     lines = []
     for loss, times in measured.items():
         for device in devices:
-            ours = [times.get(f"{device} handed over"), times[f"{device} kept"]]
+            ours = [times.get(f"{device} handed over"), times[f"{device} kept"], times[f"{device} heap"]]
             theirs = [times[variant] for variant in ("eager", "heap", "compiled")]
             there = [time for time in ours if time is not None]
             cells = [LOSSES[loss] + ("" if device == "flex" else f", {device}")]
@@ -80,7 +81,8 @@ def linear(loss: str, sizes: tuple, times: dict, peaks: dict) -> str:
     return f"### {name}: {tokens} tokens, hidden {hidden}, vocabulary {vocabulary}\n\n{table(header, lines)}"
 
 
-def step(batch: int, times: dict) -> str:
+def step(batch: int, times: dict, parts: dict) -> str:
+    """Whole steps, and the parts of ours."""
     labels = {
         "flex": "ours, flex",
         "libtorch": "ours, libtorch",
@@ -94,7 +96,12 @@ def step(batch: int, times: dict) -> str:
         [labels[cell], number(seconds * 1e3), number(seconds / times["eager"])] for cell, seconds in times.items()
     ]
     header = [f"ResNet-20 from ResNet-56, batch {batch}", "ms", "/ PyTorch eager"]
-    return table(header, lines)
+    whole = table(header, lines)
+    lines = []
+    for device, of in parts.items():
+        total = sum(of.values())
+        lines += [[f"{labels[device]}: {name}", number(time * 1e3), f"{time / total:.0%}"] for name, time in of.items()]
+    return f"{whole}\n\n{table(['Part of a step', 'ms', 'share'], lines)}"
 
 
 def replace(path: Path, section: str, text: str):

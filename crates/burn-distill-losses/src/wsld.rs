@@ -142,7 +142,7 @@ mod tests {
     /// What WSLD is, divided by KD: the weight.
     fn weight(student: [f32; 3], teacher: [f32; 3], target: i32) -> f64 {
         let device = Device::flex();
-        let (student, teacher) = (Tensor::<2>::from([student]), Tensor::<2>::from([teacher]));
+        let [student, teacher] = [student, teacher].map(|row| Tensor::<2>::from_floats([row], &device));
         let targets = Tensor::<1, Int>::from_ints([target], &device);
         let wsld = WsldLossConfig::new().init().unwrap().forward(student.clone(), teacher.clone(), targets, None);
         let kd = KdLossConfig::new().init().unwrap().forward(student, teacher, None);

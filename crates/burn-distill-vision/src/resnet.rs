@@ -1,8 +1,8 @@
 //! Residual networks for CIFAR and ImageNet as one implementation.
 
-mod batch_norm;
 mod block;
 mod config;
+mod layers;
 mod output;
 mod weights;
 
@@ -16,8 +16,8 @@ use burn::tensor::{Device, Tensor, assert_shape};
 use burn_distill_models::Student;
 
 use crate::ImageBatch;
-use batch_norm::batch_norm;
 use block::{Block, ConvShape};
+use layers::batch_norm;
 
 /// A residual network, made by [`ResNetConfig::init`], [`ResNetConfig::load`] or [`ResNet::from_safetensors`].
 ///

@@ -69,7 +69,7 @@ pub(crate) fn prepare(name: &str, form: &str, x: &Linear) -> anyhow::Result<Step
         first(of_hidden);
         let gradient = first(of_weight);
         let value = value.without_autodiff().into_scalar();
-        Ok(Taken { time: start.elapsed(), loss: Some(value), gradient: Some(gradient) })
+        Ok(Taken { time: start.elapsed(), loss: Some(value), gradient: Some(gradient), parts: Vec::new() })
     }))
 }
 
@@ -82,6 +82,6 @@ fn products(x: Linear) -> Step {
         first(x.teacher_hidden.clone().matmul(x.teacher_weight.clone().transpose()));
         first(logits.clone().matmul(x.weight.clone()));
         first(logits.transpose().matmul(x.hidden.clone()));
-        Ok(Taken { time: start.elapsed(), loss: None, gradient: None })
+        Ok(Taken { time: start.elapsed(), loss: None, gradient: None, parts: Vec::new() })
     })
 }

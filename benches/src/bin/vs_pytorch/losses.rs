@@ -81,7 +81,7 @@ pub(crate) fn prepare(name: &str, teacher: &str, x: &Logits) -> anyhow::Result<S
         drop(gradients);
         let gradient = first(gradient);
         let value = value.without_autodiff().into_scalar();
-        Ok(Taken { time: start.elapsed(), loss: Some(value), gradient: Some(gradient) })
+        Ok(Taken { time: start.elapsed(), loss: Some(value), gradient: Some(gradient), parts: Vec::new() })
     }))
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn prepare_floor(size: usize) -> Step {
             c.par_chunks_mut(BLOCK).zip(inputs).for_each(|(c, (a, b))| add(c, a, b));
         }
         black_box(&mut c);
-        Ok(Taken { time: start.elapsed(), loss: None, gradient: None })
+        Ok(Taken { time: start.elapsed(), loss: None, gradient: None, parts: Vec::new() })
     })
 }
 

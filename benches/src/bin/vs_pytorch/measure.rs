@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use burn::tensor::Tensor;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 const MOST_CALLS: usize = 1000;
 
@@ -21,6 +21,8 @@ pub(crate) struct Taken {
     pub(crate) loss: Option<f64>,
     /// The first element of the gradient to the logits or to the weights, likewise.
     pub(crate) gradient: Option<f64>,
+    /// What the time went into, where the step has parts.
+    pub(crate) parts: Vec<(&'static str, Duration)>,
 }
 
 /// The first element, which waits for what computes it.
@@ -34,16 +36,21 @@ pub(crate) fn visit(step: &mut Step, seconds: f64) -> anyhow::Result<Value> {
     let mut last = step()?;
     let mut times = vec![last.time];
     while start.elapsed().as_secs_f64() < seconds && times.len() < MOST_CALLS {
+        let before = last.parts;
         last = step()?;
         times.push(last.time);
+        last.parts.iter_mut().zip(before).for_each(|((_, time), (_, before))| *time = before.min(*time));
     }
     times.sort();
+    let parts: Map<String, Value> =
+        last.parts.iter().map(|(name, time)| ((*name).to_owned(), time.as_secs_f64().into())).collect();
     Ok(json!({
         "seconds": times[0].as_secs_f64(),
         "median": times[times.len() / 2].as_secs_f64(),
         "calls": times.len(),
         "loss": last.loss,
         "gradient": last.gradient,
+        "parts": parts,
     }))
 }
 

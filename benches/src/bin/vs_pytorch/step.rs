@@ -20,10 +20,11 @@ fn model(name: &str, device: &Device) -> anyhow::Result<ResNet> {
 
 /// A step of SGD with momentum on a batch. The loss is not given: initial weights differ from PyTorch's.
 pub(crate) fn prepare(batch: usize, device: &Device) -> anyhow::Result<Step> {
+    let device = device.clone();
     device.seed(0);
-    let images = tensor(1, [batch, 3, 32, 32], 3.0, device);
-    let targets = targets(batch, CLASSES, device);
-    let teacher = model("resnet56", device)?;
+    let images = tensor(1, [batch, 3, 32, 32], 3.0, &device);
+    let targets = targets(batch, CLASSES, &device);
+    let teacher = model("resnet56", &device)?;
     let mut student = Some(model("resnet20", &device.clone().autodiff())?);
     let mut optimizer = SgdConfig::new().with_momentum(Some(MomentumConfig::new().with_momentum(0.9))).init();
     let cross_entropy = CrossEntropyLossConfig::new().init()?;
@@ -31,14 +32,25 @@ pub(crate) fn prepare(batch: usize, device: &Device) -> anyhow::Result<Step> {
     Ok(Box::new(move || {
         let model = student.take().context("an earlier step failed")?;
         let start = Instant::now();
+        let (mut parts, mut so_far) = (Vec::new(), start);
+        let mut part = |name, device: &Device| -> anyhow::Result<()> {
+            device.sync()?;
+            let now = Instant::now();
+            parts.push((name, now - std::mem::replace(&mut so_far, now)));
+            Ok(())
+        };
         let teacher_logits = teacher.forward(images.clone()).logits;
+        part("teacher", &device)?;
         let logits = model.forward(images.clone().autodiff()).logits;
+        part("student forward", &device)?;
         let hard = cross_entropy.forward(logits.clone(), targets.clone(), None);
         let loss = kd.forward(logits, teacher_logits, None) * 0.9 + hard * 0.1;
+        part("losses", &device)?;
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        part("backward", &device)?;
         student = Some(optimizer.step(0.05, model, gradients));
         loss.without_autodiff().into_scalar::<f64>();
-        images.device().sync()?;
-        Ok(Taken { time: start.elapsed(), loss: None, gradient: None })
+        part("optimiser", &device)?;
+        Ok(Taken { time: start.elapsed(), loss: None, gradient: None, parts })
     }))
 }

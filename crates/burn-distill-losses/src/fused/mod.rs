@@ -16,6 +16,7 @@ mod cpu;
 mod cube;
 #[cfg(all(feature = "fusion", feature = "cube"))]
 mod meta;
+#[cfg_attr(feature = "libtorch", allow(deprecated, reason = "as above"))]
 mod path;
 mod spec;
 

@@ -283,8 +283,12 @@ pub(crate) fn timeless(folder: &Path) -> Vec<MetricsRow> {
     rows
 }
 
-/// Fails unless two runs left the same metrics and the same student: bit for bit, and to 1e-4 on a device whose own
-/// repetitions differ.
+/// What two runs of the same program may differ by, relative to numbers above 1, on a device whose own repetitions
+/// differ: there kernels are chosen by the time that they take, and another choice was seen to move a loss by 2e-3 after
+/// four epochs.
+const REPETITION: f64 = 1e-2;
+
+/// Fails unless two runs left the same metrics and the same student: bit for bit, or to [`REPETITION`].
 #[track_caller]
 pub(crate) fn assert_same_run(what: &str, left: &Path, right: &Path) {
     let (rows, others) = (timeless(left), timeless(right));
@@ -298,12 +302,12 @@ pub(crate) fn assert_same_run(what: &str, left: &Path, right: &Path) {
         assert_eq!((row.epoch, &row.split, row.step), (other.epoch, &other.split, other.step), "{what}");
         assert!(row.metrics.keys().eq(other.metrics.keys()), "{what}: {row:?} and {other:?}");
         for (name, value) in &row.metrics {
-            let far = (value - other.metrics[name]).abs() > 1e-4 * value.abs().max(1.0);
+            let far = (value - other.metrics[name]).abs() > REPETITION * value.abs().max(1.0);
             assert!(!far, "{what}: {name} of epoch {}: {value} and {}", row.epoch, other.metrics[name]);
         }
     }
     assert_eq!(student_of(left).0, student_of(right).0, "{what}");
-    assert_close(&numbers_of(left), &numbers_of(right), 1e-4);
+    assert_close(&numbers_of(left), &numbers_of(right), REPETITION);
 }
 
 /// A value of the metrics.

@@ -3,10 +3,12 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 
-use super::{ResNetBlock, Stage, batch_norm::batch_norm};
+use super::{
+    ResNetBlock, Stage,
+    layers::{batch_norm, relu},
+};
 
 /// What tells one block from another.
 #[derive(Clone, Copy, Debug)]

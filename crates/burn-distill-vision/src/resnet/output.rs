@@ -1,11 +1,10 @@
 //! What a forward pass shows.
 
 use burn::nn::BatchNorm;
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn_distill_models::OnDevice;
 
-use super::batch_norm::batch_norm;
+use super::layers::{batch_norm, relu};
 
 /// The logits of a [`ResNet`](super::ResNet) and its features at every depth.
 #[derive(Clone, Debug)]

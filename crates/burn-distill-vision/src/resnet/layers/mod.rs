@@ -1,9 +1,14 @@
-//! Batch norm in few passes over memory, and with PyTorch's running variance.
+//! Batch norm and ReLU in few passes over memory, and with PyTorch's running variance.
 //!
-//! In a ResNet for small images batch norm reads and writes as much as all convolutions do. Burn composes it of tensor
-//! operations, a dozen passes forward and more backward; here it is one pass for the statistics and one for the output,
-//! and twice the same backward: by hand on the CPU, forward by PyTorch's own operation on `libtorch`, and Burn's elsewhere.
+//! In a ResNet for small images these two read and write as much as all convolutions do. Burn composes batch norm of
+//! tensor operations, a dozen passes forward and more backward; here it is one pass for the statistics and one for the
+//! output, and twice the same backward: by hand on the CPU, forward by PyTorch's own operation on `libtorch`, and Burn's
+//! elsewhere. The backward pass of Burn's ReLU makes a mask and fills it in; here it is one pass.
 
+#[cfg_attr(
+    not(any(feature = "flex", feature = "libtorch")),
+    allow(unused_variables, reason = "without a backend that has kernels there is nothing to call")
+)]
 #[cfg_attr(
     feature = "libtorch",
     allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")
@@ -17,11 +22,13 @@ mod flex;
 #[allow(deprecated, reason = "as above")]
 mod libtorch;
 
-use burn::backend::{Dispatch, DispatchDevice};
+use burn::backend::Dispatch;
+#[cfg(any(feature = "flex", feature = "libtorch"))]
+use burn::backend::DispatchDevice;
 use burn::nn::BatchNorm;
-use burn::tensor::{DType, Tensor, module::batch_norm_train};
+use burn::tensor::{Tensor, activation, module::batch_norm_train};
 
-use backend::BatchNormKernel;
+use backend::LayerKernel;
 
 /// Batch norm whose running variance follows PyTorch.
 ///
@@ -44,6 +51,16 @@ pub(super) fn batch_norm(norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
     norm.running_mean.update(average(norm.running_mean.value_sync(), mean, 1.0));
     norm.running_var.update(average(norm.running_var.value_sync(), variance, unbiased));
     output
+}
+
+/// `max(x, 0)`
+pub(super) fn relu(x: Tensor<4>) -> Tensor<4> {
+    let device = x.device();
+    let checkpointed = device.is_autodiff() && device != device.clone().without_autodiff().autodiff();
+    if checkpointed || !has_kernel(&x) {
+        return activation::relu(x);
+    }
+    Tensor::from_dispatch(Dispatch::rectify(x.into_dispatch()))
 }
 
 /// Output, mean and biased variance of the batch.
@@ -78,6 +95,7 @@ fn inference(norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
     if device.is_autodiff() { output.autodiff() } else { output }
 }
 
+#[cfg(any(feature = "flex", feature = "libtorch"))]
 fn has_kernel(x: &Tensor<4>) -> bool {
     let device = x.device().without_autodiff();
     let backend = match device.as_dispatch() {
@@ -88,7 +106,12 @@ fn has_kernel(x: &Tensor<4>) -> bool {
         #[allow(unreachable_patterns, reason = "which backends there are is decided by features")]
         _ => false,
     };
-    backend && x.dtype() == DType::F32
+    backend && x.dtype() == burn::tensor::DType::F32
+}
+
+#[cfg(not(any(feature = "flex", feature = "libtorch")))]
+fn has_kernel(_: &Tensor<4>) -> bool {
+    false
 }
 
 #[cfg(test)]
@@ -161,6 +184,28 @@ mod tests {
             assert_close("output", numbers(inference(&norm, x.clone())), numbers(norm.forward(x.clone())));
             let strided = x.clone().swap_dims(2, 3);
             assert_close("strided", numbers(inference(&norm, strided.clone())), numbers(norm.forward(strided)));
+        }
+    }
+
+    #[test]
+    fn relu_agrees_with_burns_in_output_and_gradient() {
+        let device = burn_distill_dev::device().autodiff();
+        for shape in [[1, 1, 2, 3], [4, 16, 33, 17]] {
+            let x = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+            // Zero has no slope, and a gradient that somebody else holds stays.
+            let x = (x.clone() * x.clone().greater_elem(-0.5).float()).detach().require_grad();
+            let upstream = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+            let run = |of: fn(Tensor<4>) -> Tensor<4>| {
+                let x = x.clone().detach().require_grad();
+                let output = of(x.clone());
+                let gradients = (output.clone() * upstream.clone()).sum().backward();
+                (numbers(output), numbers(x.grad(&gradients).unwrap()))
+            };
+            let before = numbers(x.clone());
+            assert_eq!(run(relu), run(activation::relu), "{shape:?}");
+            assert_eq!(numbers(x), before);
+            let plain = Tensor::<4>::random(shape, Distribution::Normal(0.0, 1.0), &device.clone().without_autodiff());
+            assert_eq!(numbers(relu(plain.clone().swap_dims(1, 2))), numbers(activation::relu(plain.swap_dims(1, 2))));
         }
     }
 

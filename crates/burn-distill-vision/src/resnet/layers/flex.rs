@@ -1,11 +1,14 @@
-//! Batch norm on `flex`.
+//! Layers on `flex`.
 
 use burn::backend::{Flex, TensorMetadata, flex::FlexTensor};
 use burn::tensor::{Shape, TensorData};
 
-use super::{backend::BatchNormKernel, cpu::Planes};
+use super::{
+    backend::LayerKernel,
+    cpu::{self, Planes},
+};
 
-impl BatchNormKernel for Flex {
+impl LayerKernel for Flex {
     fn train(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f64) -> (FlexTensor, FlexTensor, FlexTensor) {
         let x = contiguous(x);
         let planes = Planes::new(x.shape().dims());
@@ -23,12 +26,19 @@ impl BatchNormKernel for Flex {
         gradient: FlexTensor,
         epsilon: f64,
     ) -> (FlexTensor, FlexTensor, FlexTensor) {
-        let (x, mut gradient) = (contiguous(x), whole(gradient));
+        let ours = gradient.is_unique();
+        let (x, mut gradient) = (contiguous(x), if ours { whole(gradient) } else { contiguous(gradient) });
         let [gamma, mean, variance] = [gamma, mean, variance].map(values);
         let planes = Planes::new(x.shape().dims());
-        let upstream = gradient.storage_mut::<f32>();
-        let (of_gamma, of_beta) = planes.backward(elements(&x), upstream, &gamma, [&mean, &variance], epsilon);
-        (gradient, vector(of_gamma), vector(of_beta))
+        let gradients = planes.backward(elements(&x), elements(&gradient), &gamma, [&mean, &variance], epsilon);
+        if ours {
+            gradients.replace(elements(&x), gradient.storage_mut());
+        } else {
+            let mut output = vec![0.0; gradient.shape().num_elements()];
+            gradients.write(elements(&x), elements(&gradient), &mut output);
+            gradient = tensor(output, gradient.shape());
+        }
+        (gradient, vector(gradients.of_gamma), vector(gradients.of_beta))
     }
 
     fn inference(
@@ -50,6 +60,22 @@ impl BatchNormKernel for Flex {
         }
         let x = contiguous(x);
         tensor(planes.scaled(elements(&x), &lines), x.shape())
+    }
+
+    fn rectify(x: FlexTensor) -> FlexTensor {
+        if x.is_unique() {
+            let mut x = whole(x);
+            cpu::rectify(x.storage_mut());
+            return x;
+        }
+        let x = contiguous(x);
+        tensor(cpu::rectified(elements(&x)), x.shape())
+    }
+
+    fn rectify_backward(output: FlexTensor, gradient: FlexTensor) -> FlexTensor {
+        let (output, mut gradient) = (contiguous(output), whole(gradient));
+        cpu::rectify_backward(elements(&output), gradient.storage_mut());
+        gradient
     }
 }
 

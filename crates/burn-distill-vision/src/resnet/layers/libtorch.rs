@@ -1,15 +1,16 @@
-//! Batch norm on `libtorch`: PyTorch's own operation, which Burn's backend does not call, and on the CPU our backward.
+//! Layers on `libtorch`: PyTorch's own operations, which Burn's backend does not call, and on the CPU our backward of batch
+//! norm.
 
 use std::slice;
 
 use burn::backend::{LibTorch, TensorMetadata, libtorch::LibTorchDevice, ops::FloatTensorOps, tensor::FloatTensor};
 use burn::tensor::{DType, TensorData};
 
-use super::{backend::BatchNormKernel, cpu::Planes};
+use super::{backend::LayerKernel, cpu::Planes};
 
 type Tensor = FloatTensor<LibTorch>;
 
-impl BatchNormKernel for LibTorch {
+impl LayerKernel for LibTorch {
     fn train(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: f64) -> (Tensor, Tensor, Tensor) {
         let (input, gamma, beta) = (&x.tensor, &gamma.tensor, &beta.tensor);
         // With a momentum of 1 the running statistics become those of the batch, the variance the unbiased one.
@@ -35,19 +36,26 @@ impl BatchNormKernel for LibTorch {
         if x.device() != LibTorchDevice::Cpu {
             return composed_backward(&x, &gamma, &mean, &variance, &gradient, epsilon);
         }
-        if !gradient.can_mut() {
-            gradient = Tensor::new(gradient.tensor.copy());
-        }
         let [gamma, mean, variance] = [gamma, mean, variance].map(contiguous);
         let planes = Planes::new(x.shape().dims());
         let statistics = [memory(&mean), memory(&variance)];
-        let upstream = memory_mut(&mut gradient);
-        let (of_gamma, of_beta) = planes.backward(memory(&x), upstream, memory(&gamma), statistics, epsilon);
+        let gradients = planes.backward(memory(&x), memory(&gradient), memory(&gamma), statistics, epsilon);
+        if gradient.can_mut() {
+            gradients.replace(memory(&x), memory_mut(&mut gradient));
+        } else {
+            let mut output = Tensor::new(gradient.tensor.empty_like());
+            gradients.write(memory(&x), memory(&gradient), memory_mut(&mut output));
+            gradient = output;
+        }
         let vector = |values: Vec<f32>| {
             let length = values.len();
             LibTorch::float_from_data(TensorData::new(values, [length]), &LibTorchDevice::Cpu)
         };
-        (gradient, vector(of_gamma), vector(of_beta))
+        (gradient, vector(gradients.of_gamma), vector(gradients.of_beta))
+    }
+
+    fn rectify_backward(output: Tensor, gradient: Tensor) -> Tensor {
+        Tensor::new(output.tensor.threshold_backward(&gradient.tensor, 0))
     }
 
     fn inference(x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor, epsilon: f64) -> Tensor {

@@ -1,4 +1,4 @@
-//! Batch norm as an operation of a backend.
+//! Batch norm and ReLU as operations of a backend.
 
 use burn::backend::{
     Autodiff, AutodiffBackend, Backend,
@@ -12,7 +12,7 @@ use burn::backend::{
 };
 
 #[backend_extension(Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "libtorch"), Autodiff)]
-pub(crate) trait BatchNormKernel: Backend {
+pub(crate) trait LayerKernel: Backend {
     /// `x` `[batch, channels, height, width]` normalised by its own statistics, then times `gamma` plus `beta`
     /// `[channels]`; the mean and the biased variance of each channel.
     fn train(
@@ -49,12 +49,22 @@ pub(crate) trait BatchNormKernel: Backend {
     ) -> FloatTensor<Self> {
         Self::batch_norm(x, gamma, beta, mean, variance, epsilon)
     }
+
+    /// `max(x, 0)`
+    fn rectify(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::relu(x)
+    }
+
+    /// Gradient of `rectify` to its input.
+    fn rectify_backward(output: FloatTensor<Self>, gradient: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::relu_backward(output, gradient)
+    }
 }
 
 #[derive(Debug)]
 struct TrainBackward;
 
-impl<B: BatchNormKernel> Backward<B, 3> for TrainBackward {
+impl<B: LayerKernel> Backward<B, 3> for TrainBackward {
     /// Input, gamma, mean, variance, epsilon.
     type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, f64);
 
@@ -70,7 +80,31 @@ impl<B: BatchNormKernel> Backward<B, 3> for TrainBackward {
     }
 }
 
-impl<B: BatchNormKernel, C: CheckpointStrategy> BatchNormKernel for Autodiff<B, C> {
+#[derive(Debug)]
+struct RectifyBackward;
+
+impl<B: LayerKernel> Backward<B, 1> for RectifyBackward {
+    /// Output.
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        if let [Some(node)] = ops.parents {
+            grads.register::<B>(node.id, B::rectify_backward(ops.state, gradient));
+        }
+    }
+}
+
+impl<B: LayerKernel, C: CheckpointStrategy> LayerKernel for Autodiff<B, C> {
+    fn rectify(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let output = B::rectify(x);
+        match RectifyBackward.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(output.clone(), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
     fn train(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,

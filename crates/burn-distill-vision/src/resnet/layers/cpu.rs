@@ -1,5 +1,5 @@
-//! Batch norm in the memory of this process: a plane of one sample and channel at a time, which fits into the first-level
-//! cache.
+//! Layers in the memory of this process. Batch norm goes a plane of one sample and channel at a time, which fits into the
+//! first-level cache.
 
 use rayon::prelude::*;
 
@@ -65,40 +65,34 @@ impl Planes {
         });
     }
 
-    /// Replaces the gradient to a batch norm's output by that to its input; gives those to gamma and beta.
+    /// The backward pass of batch norm, from its input and the gradient to its output.
     pub(super) fn backward(
         self,
         x: &[f32],
-        gradient: &mut [f32],
+        gradient: &[f32],
         gamma: &[f32],
         [mean, variance]: [&[f32]; 2],
         epsilon: f64,
-    ) -> (Vec<f32>, Vec<f32>) {
+    ) -> Gradients {
         let count = (self.batch * self.area) as f64;
         // Σ g and Σ g (x - mean) / std of each channel: the gradients of beta and gamma.
         let inverse = |channel: usize| 1.0 / (f64::from(variance[channel]) + epsilon).sqrt();
-        let upstream = &*gradient;
         let sums = self.by_channel(|channel| {
-            let pairs = self.channel(upstream, channel).zip(self.channel(x, channel));
+            let pairs = self.channel(gradient, channel).zip(self.channel(x, channel));
             let [sum, product] =
                 pairs.map(|(g, x)| products(g, x, mean[channel])).fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d]);
             [sum, product * inverse(channel)]
         });
         // gamma / std (g - mean g - x̂ mean g x̂), as one combination of g and x
-        let factors: Vec<[f32; 3]> = (0..self.channels)
+        let factors = (0..self.channels)
             .map(|c| {
                 let scale = f64::from(gamma[c]) * inverse(c);
                 let of_x = -scale * inverse(c) * sums[c][1] / count;
                 [scale as f32, of_x as f32, (-scale * sums[c][0] / count - of_x * f64::from(mean[c])) as f32]
             })
             .collect();
-        let planes = self.planes(gradient, x);
-        each(self.length(), planes, |(channel, gradient, x)| {
-            let [of_g, of_x, constant] = factors[channel];
-            gradient.iter_mut().zip(x).for_each(|(g, x)| *g = *g * of_g + (x * of_x + constant));
-        });
         let column = |i: usize| sums.iter().map(|sums| sums[i] as f32).collect();
-        (column(1), column(0))
+        Gradients { planes: self, of_gamma: column(1), of_beta: column(0), factors }
     }
 
     /// Planes of both, with their channel.
@@ -113,7 +107,69 @@ impl Planes {
     }
 }
 
-/// Calls `each` for every plane: on this thread alone where they are small.
+/// Gradients of a batch norm.
+pub(super) struct Gradients {
+    planes: Planes,
+    pub(super) of_gamma: Vec<f32>,
+    pub(super) of_beta: Vec<f32>,
+    /// What the gradient to the output and the input are multiplied by, and a constant, of each channel.
+    factors: Vec<[f32; 3]>,
+}
+
+impl Gradients {
+    /// Replaces the gradient to the output by that to the input.
+    pub(super) fn replace(&self, x: &[f32], gradient: &mut [f32]) {
+        each(self.planes.length(), self.planes.planes(gradient, x), |(channel, gradient, x)| {
+            let [of_g, of_x, constant] = self.factors[channel];
+            gradient.iter_mut().zip(x).for_each(|(g, x)| *g = *g * of_g + (x * of_x + constant));
+        });
+    }
+
+    /// Writes the gradient to the input.
+    pub(super) fn write(&self, x: &[f32], gradient: &[f32], output: &mut [f32]) {
+        let planes = self.planes.planes(output, x).zip(gradient.par_chunks(self.planes.area.max(1)));
+        each(self.planes.length(), planes, |((channel, output, x), g)| {
+            let [of_g, of_x, constant] = self.factors[channel];
+            let inputs = g.iter().zip(x);
+            output.iter_mut().zip(inputs).for_each(|(output, (g, x))| *output = g * of_g + (x * of_x + constant));
+        });
+    }
+}
+
+/// Elements that one task of an element-wise operation takes.
+#[cfg(feature = "flex")]
+const TASK: usize = 1 << 14;
+
+#[cfg(feature = "flex")]
+pub(super) fn rectify(x: &mut [f32]) {
+    let tasks = x.par_chunks_mut(TASK);
+    each(tasks.len() * TASK, tasks, |x| x.iter_mut().for_each(|x| *x = rectified_one(*x)));
+}
+
+#[cfg(feature = "flex")]
+pub(super) fn rectified(x: &[f32]) -> Vec<f32> {
+    let mut output = vec![0.0; x.len()];
+    let tasks = output.par_chunks_mut(TASK).zip(x.par_chunks(TASK));
+    each(x.len(), tasks, |(output, x)| output.iter_mut().zip(x).for_each(|(output, x)| *output = rectified_one(*x)));
+    output
+}
+
+/// NaN stays NaN.
+#[cfg(feature = "flex")]
+fn rectified_one(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
+/// Replaces the gradient to `output` by that to the input.
+#[cfg(feature = "flex")]
+pub(super) fn rectify_backward(output: &[f32], gradient: &mut [f32]) {
+    let tasks = gradient.par_chunks_mut(TASK).zip(output.par_chunks(TASK));
+    each(output.len(), tasks, |(gradient, output)| {
+        gradient.iter_mut().zip(output).for_each(|(g, output)| *g = if *output <= 0.0 { 0.0 } else { *g });
+    });
+}
+
+/// Calls `each` for every task: on this thread alone where all of them are small.
 fn each<T: Send>(length: usize, planes: impl IndexedParallelIterator<Item = T>, each: impl Fn(T) + Sync + Send) {
     let planes = if length < PARALLEL { planes.with_min_len(usize::MAX) } else { planes.with_min_len(1) };
     planes.for_each(each);
