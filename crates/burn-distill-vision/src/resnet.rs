@@ -17,7 +17,7 @@ use burn_distill_models::Student;
 
 use crate::ImageBatch;
 use block::{Block, ConvShape};
-use layers::batch_norm;
+use layers::{batch_norm, convolve};
 
 /// A residual network, made by [`ResNetConfig::init`], [`ResNetConfig::load`] or [`ResNet::from_safetensors`].
 ///
@@ -50,7 +50,7 @@ impl ResNet {
     pub fn forward(&self, images: Tensor<4>) -> ResNetOutput {
         let channels = self.config.in_channels;
         assert_shape!(images, [_, channels, _, _]);
-        let sum = self.conv1.forward(images);
+        let sum = convolve(&self.conv1, images);
         let stem = match self.config.block {
             ResNetBlock::PreActivation => Stage::pre_activation(sum, self.norm_ahead_of(&self.layer1)),
             ResNetBlock::Basic | ResNetBlock::Bottleneck => Stage::post_activation(batch_norm(&self.bn1, sum)),

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{
     ResNetBlock, Stage,
-    layers::{batch_norm, relu},
+    layers::{batch_norm, convolve, relu},
 };
 
 /// What tells one block from another.
@@ -137,7 +137,7 @@ struct Projection {
 
 impl Projection {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = self.conv.forward(x);
+        let x = convolve(&self.conv, x);
         match &self.bn {
             Some(bn) => batch_norm(bn, x),
             None => x,
@@ -150,18 +150,18 @@ impl Block {
     /// network applies to the block's sum.
     pub(super) fn forward(&self, input: Stage, next_norm: &BatchNorm) -> Stage {
         if self.pre_activation {
-            let x = relu(batch_norm(&self.bn2, self.conv1.forward(input.activation.clone())));
-            let x = self.conv2.forward(x);
+            let x = relu(batch_norm(&self.bn2, convolve(&self.conv1, input.activation.clone())));
+            let x = convolve(&self.conv2, x);
             let shortcut = match &self.downsample {
                 Some(projection) => projection.forward(input.activation),
                 None => input.output,
             };
             Stage::pre_activation(x + shortcut, next_norm)
         } else {
-            let mut x = batch_norm(&self.bn1, self.conv1.forward(input.output.clone()));
-            x = batch_norm(&self.bn2, self.conv2.forward(relu(x)));
+            let mut x = batch_norm(&self.bn1, convolve(&self.conv1, input.output.clone()));
+            x = batch_norm(&self.bn2, convolve(&self.conv2, relu(x)));
             if let (Some(conv), Some(bn)) = (&self.conv3, &self.bn3) {
-                x = batch_norm(bn, conv.forward(relu(x)));
+                x = batch_norm(bn, convolve(conv, relu(x)));
             }
             let shortcut = match &self.downsample {
                 Some(projection) => projection.forward(input.output),

@@ -38,13 +38,11 @@ impl Planes {
     }
 
     /// Mean and biased variance of each channel.
-    #[cfg(feature = "flex")]
     pub(super) fn moments(self, x: &[f32]) -> Vec<[f64; 2]> {
         self.by_channel(|channel| moments(self.channel(x, channel)))
     }
 
     /// `x` times a slope plus an intercept, one of each for a channel.
-    #[cfg(feature = "flex")]
     pub(super) fn scaled(self, x: &[f32], lines: &[[f32; 2]]) -> Vec<f32> {
         let mut output = vec![0.0; x.len()];
         let planes = self.planes(&mut output, x);
@@ -56,7 +54,6 @@ impl Planes {
     }
 
     /// [`Planes::scaled`] in place.
-    #[cfg(feature = "flex")]
     pub(super) fn scale(self, x: &mut [f32], lines: &[[f32; 2]]) {
         let planes = x.par_chunks_mut(self.area.max(1)).enumerate();
         each(self.length(), planes, |(plane, x)| {
@@ -137,16 +134,13 @@ impl Gradients {
 }
 
 /// Elements that one task of an element-wise operation takes.
-#[cfg(feature = "flex")]
 const TASK: usize = 1 << 14;
 
-#[cfg(feature = "flex")]
 pub(super) fn rectify(x: &mut [f32]) {
     let tasks = x.par_chunks_mut(TASK);
     each(tasks.len() * TASK, tasks, |x| x.iter_mut().for_each(|x| *x = rectified_one(*x)));
 }
 
-#[cfg(feature = "flex")]
 pub(super) fn rectified(x: &[f32]) -> Vec<f32> {
     let mut output = vec![0.0; x.len()];
     let tasks = output.par_chunks_mut(TASK).zip(x.par_chunks(TASK));
@@ -155,13 +149,11 @@ pub(super) fn rectified(x: &[f32]) -> Vec<f32> {
 }
 
 /// NaN stays NaN.
-#[cfg(feature = "flex")]
 fn rectified_one(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
 /// Replaces the gradient to `output` by that to the input.
-#[cfg(feature = "flex")]
 pub(super) fn rectify_backward(output: &[f32], gradient: &mut [f32]) {
     let tasks = gradient.par_chunks_mut(TASK).zip(output.par_chunks(TASK));
     each(output.len(), tasks, |(gradient, output)| {
@@ -175,7 +167,6 @@ fn each<T: Send>(length: usize, planes: impl IndexedParallelIterator<Item = T>, 
     planes.for_each(each);
 }
 
-#[cfg(feature = "flex")]
 /// Mean and biased variance over planes of one size: each plane's own, which cancel nothing, put together in f64.
 fn moments<'a>(planes: impl Iterator<Item = &'a [f32]>) -> [f64; 2] {
     let (mut count, mut mean, mut spread) = (0.0, 0.0, 0.0);
@@ -193,7 +184,6 @@ fn moments<'a>(planes: impl Iterator<Item = &'a [f32]>) -> [f64; 2] {
     [mean, if count > 0.0 { spread / count } else { 0.0 }]
 }
 
-#[cfg(feature = "flex")]
 fn sum(plane: &[f32], of: impl Fn(f32) -> f32) -> f64 {
     let (pieces, rest) = plane.as_chunks::<LANES>();
     // In f32 for a row of pieces, in f64 for all of them.

@@ -9,13 +9,19 @@ use super::{
 };
 
 impl LayerKernel for Flex {
-    fn train(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f64) -> (FlexTensor, FlexTensor, FlexTensor) {
+    fn train(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        epsilon: f64,
+    ) -> (FlexTensor, FlexTensor, FlexTensor, FlexTensor, FlexTensor, FlexTensor, FlexTensor) {
         let x = contiguous(x);
         let planes = Planes::new(x.shape().dims());
         let statistics = planes.moments(elements(&x));
-        let output = planes.scaled(elements(&x), &lines(&values(gamma), &values(beta), &statistics, epsilon));
-        let column = |i: usize| vector(statistics.iter().map(|moments| moments[i] as f32).collect());
-        (tensor(output, x.shape()), column(0), column(1))
+        let lines = lines(&values(gamma.clone()), &values(beta), &statistics, epsilon);
+        let output = tensor(planes.scaled(elements(&x), &lines), x.shape());
+        let [mean, variance] = [0, 1].map(|i| vector(statistics.iter().map(|moments| moments[i] as f32).collect()));
+        (output, mean.clone(), variance.clone(), x, gamma, mean, variance)
     }
 
     fn train_backward(

@@ -1,9 +1,10 @@
-//! Batch norm and ReLU in few passes over memory, and with PyTorch's running variance.
+//! Layers in few passes over memory, and batch norm with PyTorch's running variance.
 //!
-//! In a ResNet for small images these two read and write as much as all convolutions do. Burn composes batch norm of
-//! tensor operations, a dozen passes forward and more backward; here it is one pass for the statistics and one for the
-//! output, and twice the same backward: by hand on the CPU, forward by PyTorch's own operation on `libtorch`, and Burn's
-//! elsewhere. The backward pass of Burn's ReLU makes a mask and fills it in; here it is one pass.
+//! In a ResNet for small images batch norm and ReLU read and write as much as all convolutions do. Burn composes batch
+//! norm of tensor operations, a dozen passes forward and more backward; here it is one pass for the statistics and one for
+//! the output, and twice the same backward: by hand on `flex`, by PyTorch's own operation on `libtorch`, and Burn's
+//! elsewhere. The backward pass of Burn's ReLU makes a mask and fills it in; here it is one pass. On `libtorch` the backward
+//! pass of a convolution is PyTorch's as well, which Burn makes of two more convolutions.
 
 #[cfg_attr(
     not(any(feature = "flex", feature = "libtorch")),
@@ -14,7 +15,7 @@
     allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")
 )]
 mod backend;
-#[cfg(any(feature = "flex", feature = "libtorch"))]
+#[cfg(feature = "flex")]
 mod cpu;
 #[cfg(feature = "flex")]
 mod flex;
@@ -25,8 +26,8 @@ mod libtorch;
 use burn::backend::Dispatch;
 #[cfg(any(feature = "flex", feature = "libtorch"))]
 use burn::backend::DispatchDevice;
-use burn::nn::BatchNorm;
-use burn::tensor::{Tensor, activation, module::batch_norm_train};
+use burn::nn::{BatchNorm, PaddingConfig2d, conv::Conv2d};
+use burn::tensor::{Device, Tensor, activation, module::batch_norm_train};
 
 use backend::LayerKernel;
 
@@ -53,11 +54,26 @@ pub(super) fn batch_norm(norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
     output
 }
 
+/// A convolution, without bias, dilation and groups.
+pub(super) fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "libtorch")]
+    if let PaddingConfig2d::Explicit(top, left, bottom, right) = conv.padding
+        && (top, left) == (bottom, right)
+        && conv.bias.is_none()
+        && (conv.dilation, conv.groups) == ([1, 1], 1)
+        && let DispatchDevice::LibTorch(_) = x.device().without_autodiff().as_dispatch()
+        && x.device().is_autodiff()
+        && !is_checkpointed(&x.device())
+    {
+        let (x, weight) = (x.into_dispatch(), conv.weight.val().into_dispatch());
+        return Tensor::from_dispatch(Dispatch::convolve(x, weight, conv.stride, [top, left]).0);
+    }
+    conv.forward(x)
+}
+
 /// `max(x, 0)`
 pub(super) fn relu(x: Tensor<4>) -> Tensor<4> {
-    let device = x.device();
-    let checkpointed = device.is_autodiff() && device != device.clone().without_autodiff().autodiff();
-    if checkpointed || !has_kernel(&x) {
+    if is_checkpointed(&x.device()) || !has_kernel(&x) {
         return activation::relu(x);
     }
     Tensor::from_dispatch(Dispatch::rectify(x.into_dispatch()))
@@ -69,7 +85,7 @@ fn train(x: Tensor<4>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f64) -> (Tens
         let result = batch_norm_train(x, gamma, beta, epsilon);
         return (result.output, result.mean, result.variance);
     }
-    let (output, mean, variance) =
+    let (output, mean, variance, ..) =
         Dispatch::train(x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch(), epsilon);
     (Tensor::from_dispatch(output), Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
@@ -79,8 +95,7 @@ fn inference(norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
     let device = x.device();
     // A frozen layer that a gradient goes through is Burn's to differentiate, and gradient checkpointing its to keep.
     let differentiated = x.is_tracked() || gamma.is_tracked() || beta.is_tracked();
-    let checkpointed = device.is_autodiff() && device != device.clone().without_autodiff().autodiff();
-    if differentiated || checkpointed || !has_kernel(&x) {
+    if differentiated || is_checkpointed(&device) || !has_kernel(&x) {
         return norm.forward(x);
     }
     let constant = |value: Tensor<1>| value.to_device(&device).without_autodiff().into_dispatch();
@@ -93,6 +108,11 @@ fn inference(norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
         norm.epsilon,
     ));
     if device.is_autodiff() { output.autodiff() } else { output }
+}
+
+/// Whether activations are to be computed again in the backward pass.
+fn is_checkpointed(device: &Device) -> bool {
+    device.is_autodiff() && *device != device.clone().without_autodiff().autodiff()
 }
 
 #[cfg(any(feature = "flex", feature = "libtorch"))]
@@ -116,7 +136,8 @@ fn has_kernel(_: &Tensor<4>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use burn::nn::BatchNormConfig;
+    use burn::module::Module;
+    use burn::nn::{BatchNormConfig, conv::Conv2dConfig};
     use burn::tensor::{Device, Distribution};
 
     use super::*;
@@ -184,6 +205,36 @@ mod tests {
             assert_close("output", numbers(inference(&norm, x.clone())), numbers(norm.forward(x.clone())));
             let strided = x.clone().swap_dims(2, 3);
             assert_close("strided", numbers(inference(&norm, strided.clone())), numbers(norm.forward(strided)));
+        }
+    }
+
+    #[test]
+    fn convolution_agrees_with_burns_in_output_and_gradients() {
+        let device = burn_distill_dev::device().autodiff();
+        for (kernel, stride, padding) in [(3, 1, 1), (3, 2, 1), (1, 2, 0), (1, 1, 0)] {
+            let padding = PaddingConfig2d::Explicit(padding, padding, padding, padding);
+            let config = Conv2dConfig::new([3, 5], [kernel; 2]).with_stride([stride; 2]).with_padding(padding);
+            let conv = config.with_bias(false).init(&device);
+            let x = Tensor::<4>::random([4, 3, 9, 6], Distribution::Normal(0.0, 1.0), &device);
+            // Both gradients, and each of them alone.
+            for (of_x, of_weight) in [(true, true), (true, false), (false, true)] {
+                let conv = if of_weight { conv.clone() } else { conv.clone().no_grad() };
+                let run = |ours: bool| {
+                    let x = if of_x { x.clone().detach().require_grad() } else { x.clone().detach() };
+                    let output = if ours { convolve(&conv, x.clone()) } else { conv.forward(x.clone()) };
+                    let gradients = (output.clone() * output.clone()).sum().backward();
+                    let of = |gradient: Option<Tensor<4>>| gradient.map(numbers).unwrap_or_default();
+                    [numbers(output), of(x.grad(&gradients)), of(conv.weight.val().grad(&gradients))]
+                };
+                let names = ["output", "gradient", "gradient of the weight"];
+                for ((name, got), expected) in names.iter().zip(run(true)).zip(run(false)) {
+                    assert_eq!(
+                        got.is_empty(),
+                        *name != "output" && !(if *name == "gradient" { of_x } else { of_weight })
+                    );
+                    assert_close(&format!("{name}, kernel {kernel}, stride {stride}"), got, expected);
+                }
+            }
         }
     }
 
