@@ -307,7 +307,7 @@ pub(crate) fn assert_same_run(what: &str, left: &Path, right: &Path) {
         }
     }
     assert_eq!(student_of(left).0, student_of(right).0, "{what}");
-    assert_close(&numbers_of(left), &numbers_of(right), REPETITION);
+    assert_close(&numbers_of(left), &numbers_of(right), REPETITION as f32);
 }
 
 /// A value of the metrics.

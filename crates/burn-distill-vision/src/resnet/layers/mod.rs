@@ -54,21 +54,23 @@ pub(super) fn batch_norm(norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
     output
 }
 
-/// A convolution, without bias, dilation and groups.
+/// A convolution.
 pub(super) fn convolve(conv: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    #[cfg(feature = "libtorch")]
-    if let PaddingConfig2d::Explicit(top, left, bottom, right) = conv.padding
-        && (top, left) == (bottom, right)
-        && conv.bias.is_none()
-        && (conv.dilation, conv.groups) == ([1, 1], 1)
-        && let DispatchDevice::LibTorch(_) = x.device().without_autodiff().as_dispatch()
-        && x.device().is_autodiff()
-        && !is_checkpointed(&x.device())
-    {
-        let (x, weight) = (x.into_dispatch(), conv.weight.val().into_dispatch());
-        return Tensor::from_dispatch(Dispatch::convolve(x, weight, conv.stride, [top, left]).0);
+    let device = x.device();
+    let plain = conv.bias.is_none() && conv.dilation == [1, 1] && conv.groups == 1;
+    match conv.padding {
+        PaddingConfig2d::Explicit(top, left, bottom, right)
+            if plain
+                && (top, left) == (bottom, right)
+                && device.is_autodiff()
+                && !is_checkpointed(&device)
+                && has_backward_of_convolution(&device) =>
+        {
+            let (x, weight) = (x.into_dispatch(), conv.weight.val().into_dispatch());
+            Tensor::from_dispatch(Dispatch::convolve(x, weight, conv.stride, [top, left]).0)
+        }
+        _ => conv.forward(x),
     }
-    conv.forward(x)
 }
 
 /// `max(x, 0)`
@@ -113,6 +115,15 @@ fn inference(norm: &BatchNorm, x: Tensor<4>) -> Tensor<4> {
 /// Whether activations are to be computed again in the backward pass.
 fn is_checkpointed(device: &Device) -> bool {
     device.is_autodiff() && *device != device.clone().without_autodiff().autodiff()
+}
+
+fn has_backward_of_convolution(device: &Device) -> bool {
+    match device.clone().without_autodiff().as_dispatch() {
+        #[cfg(feature = "libtorch")]
+        DispatchDevice::LibTorch(_) => true,
+        #[allow(unreachable_patterns, reason = "which backends there are is decided by features")]
+        _ => false,
+    }
 }
 
 #[cfg(any(feature = "flex", feature = "libtorch"))]
