@@ -16,7 +16,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use burn_distill::losses::{CrossEntropyLossConfig, KdLossConfig};
 use burn_distill::models::Frozen;
-use burn_distill::train::Distillation;
+use burn_distill::train::{Distillation, keep_freed_memory};
 use burn_distill_examples::{ConvNet, Images, Options, Recipe, Table, accuracy, classified};
 
 const CHANNELS: [usize; 3] = [8, 16, 32];
@@ -26,6 +26,7 @@ const TEMPERATURE: f64 = 2.0;
 const COST_OF_A_TEACHER: f64 = 1.5;
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let options = Options::read("born_again");
     let device = Device::flex().autodiff();
     let images = Images::fashion_mnist(2_000, &options)?;

@@ -15,7 +15,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use burn_distill::losses::{CrossEntropyLossConfig, KdLossConfig};
 use burn_distill::models::{Frozen, NoTeacher, Seeded, SeededLoader, SeededLoaderConfig, Student, rng_from_seed};
 use burn_distill::schedules::Schedule;
-use burn_distill::train::{Classification, Distillation, Progress, Resume, evaluate};
+use burn_distill::train::{Classification, Distillation, Progress, Resume, evaluate, keep_freed_memory};
 use rand::RngExt;
 
 const ARMS: usize = 5;
@@ -104,6 +104,7 @@ fn read(out: &MlpOutput, batch: &Points) -> Classification {
 }
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let device = Device::flex().autodiff();
     let (many, few) = (loader(spiral(2_000, 1), 50)?, loader(spiral(60, 2), 20)?);
     let (valid, test) = (loader(spiral(500, 3), 500)?, loader(spiral(5_000, 4), 500)?);

@@ -22,7 +22,7 @@ use burn::tensor::Device;
 use burn_distill::losses::{CrossEntropyLossConfig, KdLossConfig};
 use burn_distill::models::{MeanTeacher, Seeded, SeededLoader, SeededLoaderConfig, Student, Teacher};
 use burn_distill::schedules::Schedule;
-use burn_distill::train::{Distillation, Monitor};
+use burn_distill::train::{Distillation, Monitor, keep_freed_memory};
 use burn_distill::vision::{AugmentConfig, ImageBatch, ImageBatcher, ImageDataset, ImageItem, Normalization};
 use burn_distill_examples::{ConvNet, ConvNetOutput, Images, Options, Recipe, Table, accuracy, classified};
 
@@ -79,6 +79,7 @@ impl Teacher<TwoViews> for OtherView {
 }
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let options = Options::read("mean_teacher");
     let device = Device::flex().autodiff();
     let images = Images::fashion_mnist(4_000, &options)?;

@@ -28,7 +28,7 @@ use burn_distill::models::{
     Frozen, HeadOutput, LinearHead, LinearHeadConfig, MultiTaskOutput, MultiTaskStudent, NoTeacher, Seeded,
     SeededLoader, SeededLoaderConfig, Student,
 };
-use burn_distill::train::{Balance, Classification, Distillation, NoParts, Task, evaluate};
+use burn_distill::train::{Balance, Classification, Distillation, NoParts, Task, evaluate, keep_freed_memory};
 use burn_distill::vision::{ImageBatch, ImageBatcher, ImageDataset, ImageItem};
 use burn_distill_examples::{ConvTrunk, Images, Options, Recipe, Table};
 
@@ -218,6 +218,7 @@ fn accuracy<S: Student<Turned>>(
 }
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let options = Options::read("multi_task");
     let device = Device::flex().autodiff();
     let losses = Losses {

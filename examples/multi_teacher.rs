@@ -18,7 +18,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use burn_distill::losses::{CrossEntropyLossConfig, KdLossConfig, MultiTeacherKdLossConfig};
 use burn_distill::models::Frozen;
-use burn_distill::train::Distillation;
+use burn_distill::train::{Distillation, keep_freed_memory};
 use burn_distill::vision::ImageDataset;
 use burn_distill_examples::{ConvNet, ConvNetOutput, Images, Options, Recipe, Table, accuracy, classified};
 
@@ -43,6 +43,7 @@ struct Variances {
 }
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let options = Options::read("multi_teacher");
     let device = Device::flex().autodiff();
     let mut images = Images::fashion_mnist(9_500, &options)?;

@@ -17,13 +17,14 @@ use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use burn_distill::losses::{CrossEntropyLossConfig, KdLossConfig};
 use burn_distill::models::NoTeacher;
-use burn_distill::train::{Classification, Distillation};
+use burn_distill::train::{Classification, Distillation, keep_freed_memory};
 use burn_distill_examples::{ConvNet, ConvNetOutput, Images, Options, Recipe, Table, accuracy};
 
 const CHANNELS: [usize; 3] = [8, 16, 32];
 const TEMPERATURE: f64 = 2.0;
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let options = Options::read("mutual_learning");
     let device = Device::flex().autodiff();
     let images = Images::fashion_mnist(2_000, &options)?;

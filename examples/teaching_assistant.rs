@@ -15,7 +15,7 @@ use anyhow::Result;
 use burn::tensor::Device;
 use burn_distill::losses::{CrossEntropyLossConfig, KdLossConfig};
 use burn_distill::models::{Frozen, parameter_count};
-use burn_distill::train::Distillation;
+use burn_distill::train::{Distillation, keep_freed_memory};
 use burn_distill_examples::{ConvNet, Images, Options, Recipe, Table, accuracy, classified};
 
 const TEACHER: [usize; 3] = [24, 48, 96];
@@ -24,6 +24,7 @@ const STUDENT: [usize; 3] = [4, 8, 16];
 const TEMPERATURE: f64 = 4.0;
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let options = Options::read("teaching_assistant");
     let device = Device::flex().autodiff();
     let images = Images::fashion_mnist(2_000, &options)?;

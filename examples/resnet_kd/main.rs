@@ -30,7 +30,7 @@ use burn_distill::models::{Frozen, NoTeacher, Teacher};
 use burn_distill::schedules::Schedule;
 use burn_distill::train::{
     CachedTeacher, Classification, Distillation, OptimizerConfig, Progress, Resume, TeacherCache, Trained, WeightDecay,
-    evaluate,
+    evaluate, keep_freed_memory,
 };
 use burn_distill::vision::{ImageBatch, ResNet, ResNetConfig, ResNetOutput};
 use clap::Parser;
@@ -43,6 +43,7 @@ use methods::{Method, hard, rows};
 const FASHION_MNIST_TEACHER: &[u8] = include_bytes!("teacher-resnet20.safetensors");
 
 fn main() -> Result<()> {
+    keep_freed_memory();
     let args = Args::parse();
     let device = args.device.device()?.autodiff();
     let images = Images::read(&args)?;

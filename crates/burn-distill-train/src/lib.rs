@@ -102,6 +102,7 @@
 //! placement of the optimiser. Batch-norm statistics are the mean of the devices' own. `DistributedDataParallel` is
 //! refused: its workers would each count the steps of the one run.
 
+mod allocator;
 mod balance;
 mod buffers;
 mod checkpoint;
@@ -130,6 +131,7 @@ mod taught;
 mod teacher_cache;
 mod temperature;
 
+pub use allocator::keep_freed_memory;
 pub use balance::Balance;
 pub use checkpoint::CheckpointError;
 pub use distillation::{Distillation, Resume, Trained};

@@ -1,5 +1,7 @@
 //! What the rows of a loss have in common, and the loop over them.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
 use super::{
@@ -11,6 +13,11 @@ use crate::fused::spec::Spec;
 
 /// Below so many elements one thread is quicker than waking others.
 pub(super) const PARALLEL: usize = 1 << 16;
+
+thread_local! {
+    /// Kept from call to call: a few rows for each thread, whose pages would otherwise be faulted in every time.
+    static LOCAL: RefCell<Local> = RefCell::default();
+}
 
 /// Buffers of one thread.
 #[derive(Default)]
@@ -67,15 +74,11 @@ impl<'a> Inputs<'a> {
     /// Calls `each` for every row with its output, in parallel where that pays.
     pub(super) fn each<T: Send>(&self, outputs: Vec<T>, each: impl Fn(usize, T, &mut Local) -> f32 + Sync) -> Vec<f32> {
         assert_eq!(outputs.len(), self.rows, "one output per row");
+        let each = |(row, output)| LOCAL.with_borrow_mut(|local| each(row, output, local));
         if self.rows * self.width < PARALLEL {
-            let mut local = Local::default();
-            return outputs.into_iter().enumerate().map(|(row, output)| each(row, output, &mut local)).collect();
+            return outputs.into_iter().enumerate().map(each).collect();
         }
-        outputs
-            .into_par_iter()
-            .enumerate()
-            .map_init(Local::default, |local, (row, output)| each(row, output, local))
-            .collect()
+        outputs.into_par_iter().enumerate().map(each).collect()
     }
 
     pub(super) fn row(&self, row: usize, student: &Rows<'_>, teacher: &Rows<'_>, local: &mut Local) -> Done {
