@@ -9,6 +9,10 @@
     feature = "libtorch",
     allow(deprecated, reason = "Burn 0.22 deprecates burn-tch, and there is no other way to libtorch")
 )]
+#[cfg_attr(
+    not(feature = "cpu"),
+    allow(unused_variables, reason = "without a backend that has the sparse kernel there is nothing to call")
+)]
 mod backend;
 #[cfg(feature = "cpu")]
 mod cpu;

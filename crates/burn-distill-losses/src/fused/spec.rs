@@ -21,6 +21,7 @@ pub(crate) enum Divergence {
 }
 
 impl Divergence {
+    #[cfg(feature = "cpu")]
     pub(crate) fn needs_targets(self) -> bool {
         matches!(self, Self::Decoupled { .. })
     }
@@ -38,6 +39,7 @@ pub(crate) struct Spec {
     pub(crate) classes: usize,
 }
 
+#[cfg(feature = "cpu")]
 impl Spec {
     pub(crate) fn needs_targets(&self) -> bool {
         self.hard != 0.0 || self.divergence.needs_targets()
