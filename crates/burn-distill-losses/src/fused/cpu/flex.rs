@@ -143,7 +143,7 @@ fn filled<T>(length: usize, fill: impl FnOnce(&mut [std::mem::MaybeUninit<f32>])
 }
 
 fn halves<H: Half, T>(length: usize, shape: Shape, fill: impl FnOnce(&mut [H]) -> T) -> (T, FlexTensor) {
-    let mut elements = vec![H::from_f32_const(0.0); length];
+    let mut elements = vec![H::default(); length];
     (fill(&mut elements), FlexTensor::from_data(TensorData::new(elements, shape)))
 }
 

@@ -5,18 +5,13 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 use super::row::grow;
 
 /// Half-precision elements.
-pub(super) trait Half: burn::tensor::Element + Copy + Send + Sync + 'static {
-    fn from_f32_const(value: f32) -> Self;
+pub(super) trait Half: burn::tensor::Element + Copy + Default + Send + Sync + 'static {
     fn narrow(from: &[f32], to: &mut [Self]);
 }
 
 macro_rules! half {
     ($name:ident) => {
         impl Half for $name {
-            fn from_f32_const(value: f32) -> Self {
-                $name::from_f32(value)
-            }
-
             fn narrow(from: &[f32], to: &mut [Self]) {
                 to.convert_from_f32_slice(from);
             }
