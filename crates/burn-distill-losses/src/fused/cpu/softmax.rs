@@ -86,13 +86,7 @@ impl Softmax {
         if !student.len().is_multiple_of(LANES) || self.reference.contains(&FLOOR) {
             return false;
         }
-        let mut guess = Near::<FMA, REVERSE> {
-            reference: self.reference,
-            inverse: self.inverse,
-            sums: [[0.0; LANES]; 3],
-            low: [f32::INFINITY; LANES],
-            high: [f32::NEG_INFINITY; LANES],
-        };
+        let mut guess = Exponentials::<FMA, true, REVERSE>::new(self.reference, self.inverse);
         pieces_of_two(student, teacher, own, other, &mut guess);
         let low = guess.low.into_iter().fold(f32::INFINITY, f32::min);
         let fits = guess.high.into_iter().fold(f32::NEG_INFINITY, f32::max) <= SLACK && low > TINY;
@@ -116,9 +110,10 @@ impl Softmax {
         let (reference, inverse) = (self.reference, self.inverse);
         let low_student = shifted::<false>(low_student, reference[0], inverse);
         let low = low_student.min(shifted::<false>(low_teacher, reference[1], inverse));
-        let mut sums = Any::<FMA, REVERSE> { reference, inverse, sums: [[0.0; LANES]; 3] };
-        pieces_of_two(student, teacher, own, other, &mut sums);
-        self.add(sums.sums, low);
+        // Its own extent would count what fills up the last piece.
+        let mut block = Exponentials::<FMA, false, REVERSE>::new(reference, inverse);
+        pieces_of_two(student, teacher, own, other, &mut block);
+        self.add(block.sums, low);
     }
 }
 
@@ -146,8 +141,8 @@ pub(super) fn exponentials<const FMA: bool, const REVERSE: bool>(
     softmax
 }
 
-/// Logits of which none is tiny; tells how low and how high they are.
-struct Near<const FMA: bool, const REVERSE: bool> {
+/// The sums of a block, and how low and how high it is; with `NEAR` none of its exponentials is tiny.
+struct Exponentials<const FMA: bool, const NEAR: bool, const REVERSE: bool> {
     reference: [f32; 2],
     inverse: f32,
     sums: [[f32; LANES]; 3],
@@ -155,38 +150,26 @@ struct Near<const FMA: bool, const REVERSE: bool> {
     high: [f32; LANES],
 }
 
-impl<const FMA: bool, const REVERSE: bool> Piece for Near<FMA, REVERSE> {
+impl<const FMA: bool, const NEAR: bool, const REVERSE: bool> Exponentials<FMA, NEAR, REVERSE> {
+    #[inline(always)]
+    fn new(reference: [f32; 2], inverse: f32) -> Self {
+        let (low, high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        Self { reference, inverse, sums: [[0.0; LANES]; 3], low, high }
+    }
+}
+
+impl<const FMA: bool, const NEAR: bool, const REVERSE: bool> Piece for Exponentials<FMA, NEAR, REVERSE> {
     #[inline(always)]
     fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]) {
         let (low, high) = (&mut self.low, &mut self.high);
         for lane in 0..LANES {
-            let x_student = shifted::<true>(student[lane], self.reference[0], self.inverse);
-            let x_teacher = shifted::<true>(teacher[lane], self.reference[1], self.inverse);
+            let x_student = shifted::<NEAR>(student[lane], self.reference[0], self.inverse);
+            let x_teacher = shifted::<NEAR>(teacher[lane], self.reference[1], self.inverse);
             for x in [x_student, x_teacher] {
                 low[lane] = if x < low[lane] { x } else { low[lane] };
                 high[lane] = if x > high[lane] { x } else { high[lane] };
             }
-            let (e_student, e_teacher) = (exp::<FMA, true>(x_student), exp::<FMA, true>(x_teacher));
-            (own[lane], other[lane]) =
-                add::<FMA, REVERSE>(&mut self.sums, lane, [x_student, x_teacher], [e_student, e_teacher]);
-        }
-    }
-}
-
-/// Any logits.
-struct Any<const FMA: bool, const REVERSE: bool> {
-    reference: [f32; 2],
-    inverse: f32,
-    sums: [[f32; LANES]; 3],
-}
-
-impl<const FMA: bool, const REVERSE: bool> Piece for Any<FMA, REVERSE> {
-    #[inline(always)]
-    fn of(&mut self, student: &[f32; LANES], teacher: &[f32; LANES], own: &mut [f32; LANES], other: &mut [f32; LANES]) {
-        for lane in 0..LANES {
-            let x_student = shifted::<false>(student[lane], self.reference[0], self.inverse);
-            let x_teacher = shifted::<false>(teacher[lane], self.reference[1], self.inverse);
-            let (e_student, e_teacher) = (exp::<FMA, false>(x_student), exp::<FMA, false>(x_teacher));
+            let (e_student, e_teacher) = (exp::<FMA, NEAR>(x_student), exp::<FMA, NEAR>(x_teacher));
             (own[lane], other[lane]) =
                 add::<FMA, REVERSE>(&mut self.sums, lane, [x_student, x_teacher], [e_student, e_teacher]);
         }
